@@ -1,0 +1,79 @@
+/**
+ * The contract between the service and whoever relays. An engine owns every socket and every flow; it asks
+ * `decide` once per new flow and is never told how the answer was found. The portable engine (node:net,
+ * node:dgram) and the Linux engine keep the same promises, and one test suite holds both to them:
+ *
+ * - A flow that cannot be connected is reset, never closed as if it were complete.
+ * - The end of one direction is passed on in order behind its bytes; a reset is passed on as a reset.
+ * - Each flow ends with exactly one record, given to `plan.ended` after its sockets were given up.
+ * - `close` may be called twice. A closed listener has released its port when the promise resolves.
+ */
+import type { Counters } from '../flow/counters.ts';
+import type { Decide, FlowRecord, Protocol, TrustsPeer } from '../flow/flow.ts';
+import type { Endpoint } from '../net/address.ts';
+
+/** How long things may last, in milliseconds; 0 means without limit where that is allowed. */
+export interface Timeouts {
+  /** From the verdict until an upstream has answered. */
+  readonly connectMs: number;
+  /** Silence of one candidate before the next is tried beside it (RFC 8305 §5). */
+  readonly raceMs: number;
+  /** The whole PROXY header, from accept on. */
+  readonly headerMs: number;
+  /** TCP flow without a byte in either direction; 0 is no limit. */
+  readonly idleMs: number;
+  /** The same once one direction has ended. */
+  readonly halfCloseMs: number;
+  /** UDP flow without a datagram, before its first answer. */
+  readonly udpMs: number;
+  /** UDP flow without a datagram, after its first answer. */
+  readonly udpStreamMs: number;
+}
+
+/** Most flows at once, for one rule and for one source (IPv4 /32, IPv6 /64) within it. */
+export interface FlowLimits {
+  readonly perRule: number;
+  readonly perSource: number;
+}
+
+/** What may change while the socket stays open; flows that exist keep what was decided for them. */
+export interface Plan {
+  /** The rule as its user wrote it; names it in records. */
+  readonly rule: string;
+  readonly decide: Decide;
+  /** Peers that must send a PROXY header; everybody else is refused. Undefined: nobody sends one. */
+  readonly trusts: TrustsPeer | undefined;
+  readonly timeouts: Timeouts;
+  readonly limits: FlowLimits;
+  /** Shared by the listeners of one rule, so that limits hold over both families. */
+  readonly group: RuleGroup;
+  readonly ended: (record: FlowRecord) => void;
+}
+
+/** What the listeners of one rule have in common. */
+export interface RuleGroup {
+  readonly counters: Counters;
+  /** Flows by source key, for the per-source limit; entries leave with their last flow. */
+  readonly sources: Map<string, number>;
+}
+
+export interface Listener {
+  /** Where it is bound, with the port the kernel chose when 0 was asked for. */
+  readonly local: Endpoint;
+  /** New flows follow the new plan; a UDP flow whose upstream is gone from it ends at its next datagram. */
+  replace(plan: Plan): void;
+  /** No new flows. TCP gives its port up at once; UDP keeps it until `close`, for the answers still due. */
+  stop(): Promise<void>;
+  /** Stops and gives the port up. TCP flows go on; UDP flows, which share the socket, end. */
+  close(): Promise<void>;
+}
+
+export interface Engine {
+  readonly name: 'portable';
+  /** Binds; IPv6 sockets are always V6ONLY. Rejects with the system's error, having bound nothing. */
+  listen(protocol: Protocol, at: Endpoint, plan: Plan): Promise<Listener>;
+  /** Flows that would lose something if the engine closed now: TCP flows, and UDP flows of the last second. */
+  busyFlows(): number;
+  /** Closes every listener and resets every flow. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,54 @@
+/**
+ * The counter block: one per rule, in shared memory, so that reading statistics is no call into an engine
+ * and an engine in another thread or in C adds to the same numbers. Values are doubles, exact up to 2^53.
+ */
+
+/** Names in the order of the block. Gauges come first; everything else only grows. */
+export const counterNames = [
+  'tcpFlowsActive',
+  'udpFlowsActive',
+  'tcpFlows',
+  'udpFlows',
+  'bytesFromClient',
+  'bytesFromUpstream',
+  'datagramsFromClient',
+  'datagramsFromUpstream',
+  'fallbacks',
+  'connectRefused',
+  'connectTimeout',
+  'connectUnreachable',
+  'connectFailed',
+  'refusedByAccess',
+  'refusedByLimit',
+  'headerErrors',
+  'resets',
+  'evictions',
+  'droppedSource',
+  'droppedOversize',
+  'droppedQueue',
+  'droppedNoUpstream',
+  'icmpRefusals',
+] as const;
+
+export type CounterName = (typeof counterNames)[number];
+
+export type Counters = Float64Array;
+
+/** The index of each name in the block. */
+export const counterIndex = Object.fromEntries(counterNames.map((name, i) => [name, i])) as Record<
+  CounterName,
+  number
+>;
+
+export function makeCounters(): Counters {
+  return new Float64Array(new SharedArrayBuffer(counterNames.length * Float64Array.BYTES_PER_ELEMENT));
+}
+
+export function count(counters: Counters, name: CounterName, by = 1): void {
+  const index = counterIndex[name];
+  counters[index] = (counters[index] ?? 0) + by;
+}
+
+export function readCounter(counters: Counters, name: CounterName): number {
+  return counters[counterIndex[name]] ?? 0;
+}

@@ -1,0 +1,92 @@
+/**
+ * The words that policy and the engines share. A flow is one TCP connection, or one UDP association of a
+ * client with an upstream. It has two sides, and per-direction values are pairs indexed by the side the bytes
+ * came from.
+ */
+import type { Address, Endpoint } from '../net/address.ts';
+
+export type Protocol = 'tcp' | 'udp';
+
+/** Side 0 is the client, side 1 the upstream. */
+export type Side = 0 | 1;
+export const CLIENT: Side = 0;
+export const UPSTREAM: Side = 1;
+
+/** What an engine knows of a flow before it asks what to do with it. */
+export interface NewFlow {
+  readonly protocol: Protocol;
+  /** The remote address of the client's socket: the real client, or the proxy in front that sent a header. */
+  readonly peer: Endpoint;
+  /** The address the client's packets were sent to. */
+  readonly local: Endpoint;
+  /** The client: the PROXY header's source when one was accepted that names it, else the peer. */
+  readonly client: Endpoint;
+  /** What the client dialled: the header's destination when there is one, else `local`. */
+  readonly dialled: Endpoint;
+}
+
+/** The PROXY header an upstream is to receive before any payload. */
+export interface Announcement {
+  readonly version: 1 | 2;
+  readonly source: Endpoint;
+  readonly destination: Endpoint;
+  readonly crc32c: boolean;
+  readonly uniqueId: boolean;
+  /** UDP: in front of every datagram, or of the first to each upstream only. */
+  readonly datagrams: 'every' | 'first';
+}
+
+/** What is done with a flow: connect to one of these upstreams in this order, or refuse it. */
+export type Verdict =
+  | { readonly upstreams: readonly Endpoint[]; readonly announce: Announcement | undefined }
+  | { readonly refuse: RefuseReason };
+
+/** Asked once per flow; pure and fast. */
+export type Decide = (flow: NewFlow) => Verdict;
+
+/** Why policy turns a flow away. */
+export type RefuseReason = 'denied' | 'not-allowed' | 'client-not-unicast' | 'no-upstream';
+
+/** Why a flow ended: a closed set, the same in logs, metrics and both engines. */
+export type CloseReason =
+  | RefuseReason
+  // both sides said all they had to say
+  | 'done'
+  | 'client-reset'
+  | 'upstream-reset'
+  // the client left before an upstream was reached
+  | 'client-gone'
+  | 'connect-refused'
+  | 'connect-timeout'
+  | 'connect-unreachable'
+  | 'connect-failed'
+  | 'idle'
+  | 'half-close-idle'
+  | 'header-untrusted'
+  | 'header-invalid'
+  | 'header-missing'
+  | 'header-timeout'
+  | 'limit-flows'
+  | 'limit-rule'
+  | 'limit-source'
+  // a UDP flow that never had an answer made room for a new one
+  | 'evicted'
+  // the rules changed and this UDP flow's upstream is no longer in them
+  | 'rule-changed'
+  | 'shutdown';
+
+/** Everything that is worth saying of a flow when it has ended. */
+export interface FlowRecord {
+  readonly rule: string;
+  readonly flow: NewFlow;
+  readonly upstream: Endpoint | undefined;
+  /** True when an upstream of another place in the order than the first answered. */
+  readonly fallback: boolean;
+  /** Payload bytes by the side they came from, PROXY headers not counted. */
+  readonly bytes: readonly [number, number];
+  readonly durationMs: number;
+  readonly reason: CloseReason;
+}
+
+/** Accepts a header from this peer? Matched on the socket's own peer, before anything else is believed. */
+export type TrustsPeer = (peer: Address) => boolean;

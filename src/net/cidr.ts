@@ -1,0 +1,106 @@
+/**
+ * Sets of address prefixes, compiled once and asked once per flow. A prefix speaks for one family:
+ * `0.0.0.0/0` is every IPv4 address, `::/0` every IPv6 address, and a v4-mapped prefix (`::ffff:10.0.0.0/104`)
+ * is the IPv4 prefix it spells, so no spelling of an address slips past a rule.
+ */
+import { DualportError } from '../errors.ts';
+import { type Address, formatAddress, isIpv4, tryParseAddress } from './address.ts';
+
+export interface Cidr {
+  /** The first address; all bits behind the prefix are zero. */
+  readonly address: Address;
+  /** Prefix length in bits of the 16-byte form, 0…128; IPv4's /8 is 104 here. */
+  readonly bits: number;
+}
+
+/** Reads `10.0.0.0/8`, `2001:db8::/32`, or a single address. */
+export function parseCidr(text: string): Cidr {
+  const slash = text.indexOf('/');
+  const address = tryParseAddress(slash < 0 ? text : text.slice(0, slash));
+  if (address === undefined) throw notCidr(text, 'such as 10.0.0.0/8 or 2001:db8::/32');
+  const ipv4Text = !text.includes(':');
+  const width = ipv4Text ? 32 : 128;
+  const length = slash < 0 ? width : prefixLength(text.slice(slash + 1), width);
+  if (length === undefined) throw notCidr(text, `the prefix length is a number from 0 to ${width}`);
+  const bits = ipv4Text ? 96 + length : length;
+  const first = masked(address, bits);
+  if (Buffer.compare(first, address) !== 0) {
+    const meant = formatCidr({ address: first, bits });
+    throw notCidr(
+      text,
+      `it has bits set behind the prefix; write ${meant}, or the address alone for one host`,
+    );
+  }
+  return { address, bits };
+}
+
+export function formatCidr(cidr: Cidr): string {
+  const ipv4 = cidr.bits >= 96 && isIpv4(cidr.address);
+  return `${formatAddress(cidr.address)}/${ipv4 ? cidr.bits - 96 : cidr.bits}`;
+}
+
+/**
+ * Compiles prefixes to one question. Overlapping ranges are merged and searched by halves, so a block list
+ * of many thousand prefixes costs a few comparisons per flow.
+ */
+export function compileCidrs(cidrs: readonly Cidr[]): (address: Address) => boolean {
+  const isIpv4Prefix = (cidr: Cidr) => cidr.bits >= 96 && isIpv4(cidr.address);
+  const ipv4 = mergedRanges(cidrs.filter(isIpv4Prefix));
+  const ipv6 = mergedRanges(cidrs.filter((cidr) => !isIpv4Prefix(cidr)));
+  return (address) => contains(isIpv4(address) ? ipv4 : ipv6, address);
+}
+
+interface Range {
+  readonly first: Address;
+  last: Address;
+}
+
+function mergedRanges(cidrs: readonly Cidr[]): readonly Range[] {
+  const ranges = cidrs
+    .map((cidr): Range => ({ first: cidr.address, last: lastAddress(cidr) }))
+    .sort((a, b) => Buffer.compare(a.first, b.first));
+  const merged: Range[] = [];
+  for (const range of ranges) {
+    const previous = merged.at(-1);
+    if (previous === undefined || Buffer.compare(range.first, previous.last) > 0) merged.push(range);
+    else if (Buffer.compare(range.last, previous.last) > 0) previous.last = range.last;
+  }
+  return merged;
+}
+
+function contains(ranges: readonly Range[], address: Address): boolean {
+  let low = 0;
+  let high = ranges.length - 1;
+  while (low <= high) {
+    const middle = (low + high) >> 1;
+    const range = ranges[middle] as Range;
+    if (Buffer.compare(address, range.first) < 0) high = middle - 1;
+    else if (Buffer.compare(address, range.last) > 0) low = middle + 1;
+    else return true;
+  }
+  return false;
+}
+
+function masked(address: Address, bits: number): Address {
+  return address.map((byte, i) => byte & byteMask(bits - 8 * i));
+}
+
+function lastAddress(cidr: Cidr): Address {
+  return cidr.address.map((byte, i) => byte | (~byteMask(cidr.bits - 8 * i) & 0xff));
+}
+
+/** The mask of one byte when `bits` of the prefix are left at it. */
+function byteMask(bits: number): number {
+  if (bits >= 8) return 0xff;
+  return bits <= 0 ? 0 : (0xff << (8 - bits)) & 0xff;
+}
+
+function prefixLength(text: string, width: number): number | undefined {
+  if (!/^(0|[1-9]\d{0,2})$/.test(text)) return undefined;
+  const length = Number(text);
+  return length <= width ? length : undefined;
+}
+
+function notCidr(text: string, why: string): DualportError {
+  return new DualportError('ADDRESS', `${JSON.stringify(text)} is not an address prefix: ${why}`);
+}
