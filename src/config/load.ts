@@ -1,0 +1,125 @@
+/**
+ * Flags, environment and file to the one frozen configuration that runs: a flag wins over a variable, a
+ * variable over the file, an entry of `publish` in the file over its `defaults`, and all over what is built
+ * in. Nothing else in dualport reads any of the three.
+ */
+import { resolve } from 'node:path';
+import { DualportError } from '../errors.ts';
+import { type FileConfig, type FileEntry, parseFile } from './file.ts';
+import { type ReadFile, readFileText } from './file-text.ts';
+import { deepFreeze } from './freeze.ts';
+import { type OptionKey, type OptionValues, optionDefaults, optionKeys } from './options.ts';
+import type { Origin, Place } from './place.ts';
+import type { PublishedPort } from './port-spec.ts';
+import { buildRules, type Rule, type RuleInput } from './rules.ts';
+import {
+  type Environment,
+  environmentPlace,
+  type Flags,
+  flagPlace,
+  readEnvironment,
+  readFlags,
+} from './sources.ts';
+
+/** Deeply frozen. */
+export interface Config {
+  /** At least one, in the order they were written. */
+  readonly rules: readonly Rule[];
+  readonly engine: OptionValues['engine'];
+  /** Undefined: to be found from the limit of open files. */
+  readonly maxFlows: number | undefined;
+  readonly drainTimeoutMs: number;
+  readonly accessLog: boolean;
+  readonly logLevel: OptionValues['logLevel'];
+  readonly logFormat: OptionValues['logFormat'];
+  readonly admin: OptionValues['admin'];
+  /** The path of the configuration file as it was written. */
+  readonly file: string | undefined;
+  /** Who had the last word on each option. */
+  readonly origins: Readonly<Record<OptionKey, Origin>>;
+}
+
+export interface Sources {
+  readonly flags: Flags;
+  readonly env: Environment;
+  readonly readFile?: ReadFile;
+  /** What a relative path of the file starts from; the working directory when it is not given. */
+  readonly cwd?: string;
+}
+
+/**
+ * Reads and checks everything, or refuses with the first thing that is wrong.
+ *
+ * @throws DualportError whose message starts with the flag, the variable, or file:line:column
+ */
+export function loadConfig(sources: Sources): Config {
+  const flags = readFlags(sources.flags);
+  const environment = readEnvironment(sources.env);
+  const path = flags.config ?? environment.config;
+  const file = path === undefined ? emptyFile : readConfigFile(path, sources);
+  const layers: Layers = { flags, environment, file };
+  const rules = buildRules(ruleInputs(layers));
+  if (rules.length === 0) throw nothingToPublish(path);
+  return deepFreeze({ rules, ...processValues(layers), file: path, origins: originsOf(layers) });
+}
+
+interface Layers {
+  readonly flags: Partial<OptionValues>;
+  readonly environment: Partial<OptionValues>;
+  readonly file: FileConfig;
+}
+
+const emptyFile: FileConfig = { process: {}, defaults: {}, entries: [] };
+
+function readConfigFile(path: string, { readFile, cwd = '.' }: Sources): FileConfig {
+  return parseFile(path, readFileText(path, resolve(cwd, path), readFile));
+}
+
+/** Every port that is published, with the values in force for it. */
+function ruleInputs(layers: Layers): readonly RuleInput[] {
+  const { flags, environment, file } = layers;
+  return entriesInForce(layers).flatMap((entry) => {
+    const values = { ...optionDefaults, ...file.defaults, ...entry.values, ...environment, ...flags };
+    return entry.published.flatMap(({ ports, at }) => ports.map((port) => ({ port, at, values })));
+  });
+}
+
+/** Those of the strongest source that publishes anything: lists of ports replace each other, and never add up. */
+function entriesInForce({ flags, environment, file }: Layers): readonly FileEntry[] {
+  if (flags.publish !== undefined) return [bareEntry(flags.publish, flagPlace('publish'))];
+  if (environment.publish === undefined) return file.entries;
+  return [bareEntry(environment.publish, environmentPlace('publish'))];
+}
+
+function bareEntry(ports: readonly PublishedPort[], at: Place): FileEntry {
+  return { published: [{ ports, at }], values: {} };
+}
+
+function processValues({ flags, environment, file }: Layers) {
+  const values = { ...optionDefaults, ...file.process, ...environment, ...flags };
+  const { engine, maxFlows, accessLog, logLevel, logFormat, admin } = values;
+  return { engine, maxFlows, drainTimeoutMs: values.drainTimeout, accessLog, logLevel, logFormat, admin };
+}
+
+function originsOf(layers: Layers): Record<OptionKey, Origin> {
+  const { flags, environment, file } = layers;
+  const entries = entriesInForce(layers).map((entry) => entry.values);
+  const sections: readonly object[] = [file.process, file.defaults, ...entries];
+  const inFile = (key: OptionKey) =>
+    key === 'publish' || sections.some((values) => Object.hasOwn(values, key));
+  const originOf = (key: OptionKey): Origin => {
+    if (Object.hasOwn(flags, key)) return 'flag';
+    if (Object.hasOwn(environment, key)) return 'environment';
+    return inFile(key) ? 'file' : 'default';
+  };
+  return Object.fromEntries(optionKeys.map((key) => [key, originOf(key)])) as Record<OptionKey, Origin>;
+}
+
+function nothingToPublish(path: string | undefined): DualportError {
+  const where = path === undefined ? '' : `, not in ${path} either`;
+  return new DualportError(
+    'USAGE',
+    `there is no port to publish${where}; give one with --publish, as in dualport -p '[::]:8080:80' --to 172.17.0.2, ` +
+      'in DUALPORT_PUBLISH, or under publish in a configuration file',
+  );
+}

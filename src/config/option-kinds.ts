@@ -1,0 +1,135 @@
+/**
+ * The kinds of options: how the text of one becomes a value, and what is allowed, said once for parsing,
+ * `--help` and the documentation. The table itself is options.ts.
+ */
+import { formatDuration, parseDuration } from './duration.ts';
+import { suggestion } from './nearest.ts';
+import { notAllowed, type Place, parseAt, refusedAt, type Written } from './place.ts';
+
+/** What each row of the table says beside its kind. */
+export interface Described {
+  /** A flag of one letter. */
+  readonly short?: string;
+  /** The heading in `--help`. */
+  readonly group: string;
+  /** What it does, in a sentence without its default. */
+  readonly help: string;
+}
+
+export interface Option<T> extends Described {
+  /** Placeholder of the value in `--help`; undefined for a switch, which takes none. */
+  readonly placeholder: string | undefined;
+  /** A list may be repeated as a flag, and written with commas or spaces everywhere. */
+  readonly list: boolean;
+  /** What may be written. */
+  readonly allowed: string;
+  readonly default: T;
+  readonly defaultText: string;
+  /**
+   * The value of what was written in one place; one text, or for a list any number.
+   *
+   * @throws DualportError naming the place
+   */
+  readonly read: (written: readonly Written[], at: Place) => T;
+}
+
+/** One of a few words. */
+export function choice<const T extends string>(words: readonly T[], byDefault: T, row: Described): Option<T> {
+  const allowed = words.join(', ');
+  const parse = (text: string) => {
+    const found = words.find((word) => word === text);
+    if (found === undefined) throw notAllowed(text, `${allowed}${suggestion(text, words)}`);
+    return found;
+  };
+  const placeholder = words.length > 4 ? '<mode>' : `<${words.join('|')}>`;
+  return scalar(parse, { ...row, placeholder, allowed, default: byDefault, defaultText: byDefault });
+}
+
+/** On or off; a flag without a value. */
+export function toggle(row: Described): Option<boolean> {
+  const allowed = 'true or false (or yes, no, on, off, 1, 0)';
+  const parse = (text: string) => {
+    if (/^(?:true|yes|on|1)$/i.test(text)) return true;
+    if (/^(?:false|no|off|0)$/i.test(text)) return false;
+    throw notAllowed(text, allowed);
+  };
+  return scalar(parse, { ...row, placeholder: undefined, allowed, default: false, defaultText: 'false' });
+}
+
+export interface DurationBounds {
+  readonly min: string;
+  readonly max: string;
+  /** What 0 means, where it is allowed beside min to max. */
+  readonly zero?: string;
+}
+
+/** A length of time; the value is in milliseconds. */
+export function duration(byDefault: string, bounds: DurationBounds, row: Described): Option<number> {
+  const [min, max] = [milliseconds(bounds.min), milliseconds(bounds.max)];
+  const zero = bounds.zero === undefined ? '' : `0 (${bounds.zero}) or `;
+  const allowed = `${zero}a duration from ${bounds.min} to ${bounds.max}, as 250ms, 5s, 2m, 1h or a number of seconds`;
+  const parse = (text: string) => {
+    const ms = parseDuration(text) ?? Number.NaN;
+    if ((ms >= min && ms <= max) || (ms === 0 && zero !== '')) return ms;
+    throw notAllowed(text, allowed);
+  };
+  const ms = milliseconds(byDefault);
+  const defaultText = ms === 0 ? `0 (${bounds.zero})` : formatDuration(ms);
+  return scalar(parse, { ...row, placeholder: '<duration>', allowed, default: ms, defaultText });
+}
+
+/** A whole number that may stay unset. */
+export function limit(unset: string, max: number, row: Described): Option<number | undefined> {
+  const allowed = `a whole number from 1 to ${max}`;
+  const parse = (text: string) => {
+    const count = /^\d{1,15}$/.test(text) ? Number(text) : 0;
+    if (count >= 1 && count <= max) return count;
+    throw notAllowed(text, allowed);
+  };
+  return scalar(parse, { ...row, placeholder: '<count>', allowed, default: undefined, defaultText: unset });
+}
+
+export interface TextKind<T> {
+  readonly placeholder: string;
+  readonly allowed: string;
+  /** What holds when nothing was written. */
+  readonly unset: string;
+  /** Throws a DualportError that says what is wrong with the text. */
+  readonly parse: (text: string) => T;
+}
+
+/** A text with a grammar of its own that may stay unset. */
+export function text<T>(kind: TextKind<T>, row: Described): Option<T | undefined> {
+  const { parse, unset, ...rest } = kind;
+  return scalar<T | undefined>(parse, { ...row, ...rest, default: undefined, defaultText: unset });
+}
+
+/** Any number of texts; each may give several items. `empty` is what to say to a list without any. */
+export function list<T, D extends readonly T[] | undefined>(
+  kind: TextKind<readonly T[]> & { readonly default: D; readonly empty?: string },
+  row: Described,
+): Option<readonly T[] | D> {
+  const { parse, unset, empty, ...rest } = kind;
+  const parseItems = (items: string) => splitList(items).flatMap(parse);
+  const read = (written: readonly Written[], at: Place) => {
+    const values = written.flatMap((item) => parseAt(item, parseItems));
+    if (values.length === 0 && empty !== undefined) throw refusedAt(at, notAllowed('', empty));
+    return values;
+  };
+  return { ...row, ...rest, list: true, defaultText: unset, read };
+}
+
+/** Between commas or white space; neither occurs in a port, a host or a prefix. An empty text has one item. */
+function splitList(items: string): readonly string[] {
+  return items.trim().split(/\s*,\s*|\s+/);
+}
+
+/** When a flag was given twice, the last counts. */
+function scalar<T>(parse: (text: string) => T, option: Omit<Option<T>, 'list' | 'read'>): Option<T> {
+  const read = (written: readonly Written[], at: Place) => parseAt(written.at(-1) ?? { text: '', at }, parse);
+  return { ...option, list: false, read };
+}
+
+function milliseconds(literal: string): number {
+  return parseDuration(literal) ?? Number.NaN;
+}

@@ -1,0 +1,192 @@
+/**
+ * Every option dualport has, once. Types, parsers, defaults, bounds, flags, environment variables, file keys,
+ * `--help` and the documentation all come from this table; a new option is a new row.
+ */
+import { type Cidr, parseCidr } from '../net/cidr.ts';
+import { adminForms, parseAdminAddress } from './admin-address.ts';
+import { choice, duration, limit, list, type Option, text, toggle } from './option-kinds.ts';
+import { notAllowed } from './place.ts';
+import { type PublishedPort, parsePortSpec } from './port-spec.ts';
+import { parseTarget, type Target, targetForms } from './target.ts';
+
+const rules = { group: 'What to publish, and where to' };
+const identity = { group: "The client's address" };
+const access = { group: 'Who may connect' };
+const timeouts = { group: 'Timeouts' };
+const limits = { group: 'Limits' };
+const running = { group: 'The process' };
+
+/** Long enough for any service, short enough for a timer of 31 bits. */
+const week = '168h';
+const anyLength = { min: '10ms', max: week };
+const mostFlows = 10_000_000;
+
+const prefixes = {
+  placeholder: '<cidr,...>',
+  allowed: 'address prefixes, such as 10.0.0.0/8, 2001:db8::/32 or a single address',
+  parse: (prefix: string): readonly Cidr[] => [parseCidr(prefix)],
+  default: [] as readonly Cidr[],
+};
+
+/** For every rule, or in the file for one entry of `publish`. */
+export const ruleOptions = {
+  to: list<Target, undefined>(
+    {
+      placeholder: '<host>',
+      allowed: targetForms,
+      empty: `at least one host: ${targetForms}`,
+      unset: '127.0.0.1 and ::1',
+      parse: (host) => [parseTarget(host)],
+      default: undefined,
+    },
+    { ...rules, short: 't', help: 'upstream address or name, best one of each family; repeatable' },
+  ),
+  family: choice(['same', 'v4', 'v6', 'prefer-v4', 'prefer-v6'], 'same', {
+    ...rules,
+    help: "family of the upstream tried first: the client's own, IPv4 or IPv6; v4 and v6 try no other",
+  }),
+  source: choice(['none', 'proxy-v1', 'proxy-v2'], 'none', {
+    ...identity,
+    help: "how the upstream learns the client's address: not at all, or by a PROXY protocol header",
+  }),
+  udpHeader: choice(['every', 'first'], 'every', {
+    ...identity,
+    help: 'PROXY header before every UDP datagram, or before the first to an upstream only',
+  }),
+  proxyCrc32c: toggle({ ...identity, help: 'checksum in the PROXY v2 header that is sent' }),
+  proxyUniqueId: toggle({ ...identity, help: 'unique connection id in the PROXY v2 header that is sent' }),
+  acceptProxy: list<Cidr, readonly Cidr[]>(
+    { ...prefixes, unset: 'nobody' },
+    { ...identity, help: 'peers that must send a PROXY header; everybody else is then refused' },
+  ),
+  allow: list<Cidr, readonly Cidr[]>(
+    {
+      ...prefixes,
+      // An empty list could be read as nobody or as everybody; neither guess is safe.
+      empty: 'at least one prefix; for everybody write 0.0.0.0/0, ::/0',
+      unset: 'everybody',
+    },
+    { ...access, help: 'only clients in these prefixes are served' },
+  ),
+  deny: list<Cidr, readonly Cidr[]>(
+    { ...prefixes, unset: 'nobody' },
+    { ...access, help: 'clients in these prefixes are refused, even when --allow has them' },
+  ),
+  connectTimeout: duration(
+    '5s',
+    { min: '10ms', max: '5m' },
+    { ...timeouts, help: 'until an upstream has answered' },
+  ),
+  idleTimeout: duration(
+    '0',
+    { ...anyLength, zero: 'off' },
+    { ...timeouts, help: 'TCP connection without a byte in either direction' },
+  ),
+  halfCloseTimeout: duration('120s', anyLength, {
+    ...timeouts,
+    help: 'the same, once one side has said all it had to say',
+  }),
+  udpTimeout: duration('30s', anyLength, {
+    ...timeouts,
+    help: 'UDP flow without a datagram, before its first answer',
+  }),
+  udpStreamTimeout: duration('180s', anyLength, {
+    ...timeouts,
+    help: 'UDP flow without a datagram, after its first answer',
+  }),
+  headerTimeout: duration(
+    '5s',
+    { min: '10ms', max: '5m' },
+    { ...timeouts, help: 'until the whole PROXY header has arrived' },
+  ),
+  maxFlowsPerRule: limit('no limit of its own', mostFlows, {
+    ...limits,
+    help: 'most flows at once for one rule',
+  }),
+  maxFlowsPerSource: limit('no limit of its own', mostFlows, {
+    ...limits,
+    help: 'most flows at once for one client (IPv4 address or IPv6 /64) of a rule',
+  }),
+};
+
+/** Once for the process; at the top level of the file. */
+export const processOptions = {
+  maxFlows: limit('what the open file limit has room for', mostFlows, {
+    ...limits,
+    help: 'most flows at once in all',
+  }),
+  engine: choice(['auto', 'portable'], 'auto', { ...running, help: 'what relays the bytes' }),
+  drainTimeout: duration(
+    '8s',
+    { min: '10ms', max: '1h', zero: 'at once' },
+    { ...running, help: 'after SIGTERM, how long flows may take to end by themselves' },
+  ),
+  admin: text(
+    { placeholder: '<address>', allowed: adminForms, unset: 'off', parse: parseAdminAddress },
+    { ...running, help: 'serve metrics, health and status on a unix socket or [host:]port' },
+  ),
+  accessLog: toggle({ ...running, help: 'a log line for every flow that ended' }),
+  logLevel: choice(['error', 'warn', 'info', 'debug'], 'info', { ...running, help: 'least level logged' }),
+  logFormat: choice(['auto', 'json', 'pretty'], 'auto', {
+    ...running,
+    help: 'how log lines look; auto is pretty on a terminal and json elsewhere',
+  }),
+};
+
+export const options = {
+  publish: list<PublishedPort, readonly PublishedPort[]>(
+    {
+      placeholder: '<port>',
+      allowed: '[host-ip:][host-port:]container-port[/tcp|/udp], ranges included, as for docker run',
+      empty: 'at least one port, such as 8080:80',
+      unset: 'none',
+      parse: parsePortSpec,
+      default: [],
+    },
+    {
+      ...rules,
+      short: 'p',
+      help: 'publish a port: [host-ip:][host-port:]container-port[/tcp|/udp], as for docker run; repeatable',
+    },
+  ),
+  ...ruleOptions,
+  ...processOptions,
+  // What the file itself cannot say.
+  config: text(
+    { placeholder: '<file>', allowed: 'the path of a YAML file', unset: 'none', parse: parsePath },
+    { ...running, short: 'c', help: 'read rules and options from a YAML file' },
+  ),
+};
+
+export type OptionKey = keyof typeof options;
+type ValuesOf<Table> = { readonly [K in keyof Table]: Table[K] extends Option<infer T> ? T : never };
+export type OptionValues = ValuesOf<typeof options>;
+export type RuleOptionValues = ValuesOf<typeof ruleOptions>;
+
+export const optionKeys = Object.keys(options) as readonly OptionKey[];
+export const ruleKeys = Object.keys(ruleOptions) as readonly (keyof typeof ruleOptions)[];
+export const processKeys = Object.keys(processOptions) as readonly (keyof typeof processOptions)[];
+
+/** The value of every option nobody wrote. */
+export const optionDefaults = Object.fromEntries(
+  optionKeys.map((key) => [key, options[key].default]),
+) as unknown as OptionValues;
+
+/** `--connect-timeout`. */
+export function flagOf(key: OptionKey): string {
+  return `--${kebab(key)}`;
+}
+
+/** `DUALPORT_CONNECT_TIMEOUT`. */
+export function environmentOf(key: OptionKey): string {
+  return `DUALPORT_${kebab(key).replaceAll('-', '_').toUpperCase()}`;
+}
+
+function kebab(key: OptionKey): string {
+  return key.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+function parsePath(path: string): string {
+  if (path === '' || path.includes('\0')) throw notAllowed(path, 'the path of a YAML file');
+  return path;
+}

@@ -1,0 +1,136 @@
+/**
+ * Ports that two rules would fight over, found before anything is bound, with both rules named. It judges by
+ * the rules alone: that another program holds a port only shows when it is bound.
+ */
+import { DualportError } from '../errors.ts';
+import { ListenerIndex } from './listener-index.ts';
+import type { Place } from './place.ts';
+import { formatBindHost, type PortRange, type PublishedPort } from './port-spec.ts';
+
+/** A port to publish, with what an error calls it. */
+export interface Publication {
+  /** Its canonical text, unique among the rules of a configuration. */
+  readonly name: string;
+  readonly port: PublishedPort;
+  readonly at: Place;
+}
+
+/**
+ * Indexes every listener whose port is known.
+ *
+ * @throws DualportError PORT_CONFLICT when two of them could not both bind, or a text is there twice
+ */
+export function indexListeners(publications: readonly Publication[]): ListenerIndex<Publication> {
+  const index = new ListenerIndex<Publication>();
+  const byName = new Map<string, Publication>();
+  for (const publication of publications) {
+    const twin = byName.get(publication.name);
+    if (twin !== undefined) throw publishedTwice(publication, twin);
+    byName.set(publication.name, publication);
+    indexListener(index, publication);
+  }
+  return index;
+}
+
+/**
+ * Sees to it that each range of host ports still has one to choose, after the known ports and the other
+ * ranges of the same host have theirs. Ranges of different hosts are not weighed against each other: which of
+ * them fit together is settled when they are bound.
+ *
+ * @throws DualportError PORT_CONFLICT
+ */
+export function refuseFullRanges(
+  publications: readonly Publication[],
+  index: ListenerIndex<Publication>,
+): void {
+  const choosers = new Map<string, PortChooser>();
+  for (const { publication, range } of rangesByEnd(publications)) {
+    const { protocol, host } = publication.port;
+    const key = `${protocol} ${host === undefined ? '' : formatBindHost(host)}`;
+    const chooser = choosers.get(key) ?? new PortChooser((port) => index.overlapping(protocol, port, host));
+    choosers.set(key, chooser);
+    const holder = chooser.choose(range, publication);
+    if (holder !== undefined) throw rangeIsFull(publication, range, holder);
+  }
+}
+
+/** The one host port of a publication; undefined when it is still to be chosen. */
+export function knownPort(port: PublishedPort): number | undefined {
+  return port.hostPorts?.first === port.hostPorts?.last ? port.hostPorts?.first : undefined;
+}
+
+/** `"8080:80/tcp" (--publish)`. */
+export function cite(publication: Publication): string {
+  return `"${publication.name}" (${publication.at.text})`;
+}
+
+function indexListener(index: ListenerIndex<Publication>, publication: Publication): void {
+  const { protocol, host } = publication.port;
+  const port = knownPort(publication.port);
+  if (port === undefined) return;
+  const other = index.overlapping(protocol, port, host);
+  if (other !== undefined) throw portTaken(publication, other, `${protocol} port ${port}`);
+  index.add(protocol, port, host, publication);
+}
+
+/** Serving the range that ends first is what makes handing out the lowest free port find a way if there is one. */
+function rangesByEnd(
+  publications: readonly Publication[],
+): readonly { readonly publication: Publication; readonly range: PortRange }[] {
+  return publications
+    .flatMap((publication) => {
+      const range = publication.port.hostPorts;
+      return range === undefined || range.first === range.last ? [] : [{ publication, range }];
+    })
+    .sort((a, b) => a.range.last - b.range.last);
+}
+
+/** Hands out the ports of one host, lowest first, without going through taken ones again and again. */
+class PortChooser {
+  readonly #listener: (port: number) => Publication | undefined;
+  readonly #chosen = new Map<number, Publication>();
+  /** From a taken port to one further on, all between being taken. */
+  readonly #skip = new Map<number, number>();
+
+  constructor(listener: (port: number) => Publication | undefined) {
+    this.#listener = listener;
+  }
+
+  /** @returns undefined when a port was found, else who holds the first of the range, all being held */
+  choose(range: PortRange, publication: Publication): Publication | undefined {
+    const firstHolder = this.#holder(range.first);
+    let port = range.first;
+    while (port <= range.last && this.#holder(port) !== undefined) port = this.#skip.get(port) ?? port + 1;
+    if (port > range.last) return firstHolder;
+    this.#chosen.set(port, publication);
+    this.#skip.set(range.first, port + 1);
+    return undefined;
+  }
+
+  #holder(port: number): Publication | undefined {
+    return this.#chosen.get(port) ?? this.#listener(port);
+  }
+}
+
+function publishedTwice(publication: Publication, twin: Publication): DualportError {
+  return new DualportError(
+    'PORT_CONFLICT',
+    `${cite(publication)} is published already by ${cite(twin)}; remove one of them`,
+  );
+}
+
+function portTaken(publication: Publication, other: Publication, what: string): DualportError {
+  return new DualportError(
+    'PORT_CONFLICT',
+    `${cite(publication)} and ${cite(other)} would both listen on ${what}; give one of them another host port ` +
+      'or each its own address',
+  );
+}
+
+function rangeIsFull(publication: Publication, range: PortRange, holder: Publication): DualportError {
+  return new DualportError(
+    'PORT_CONFLICT',
+    `${cite(publication)} has no host port left: ${cite(holder)} has ${range.first}, and the rest of ` +
+      `${range.first}-${range.last} is taken too; widen the range or leave the host port out`,
+  );
+}

@@ -1,0 +1,179 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import {
+  environmentOf,
+  flagOf,
+  type OptionKey,
+  optionDefaults,
+  optionKeys,
+  options,
+  processKeys,
+  ruleKeys,
+} from '../../../src/config/options.ts';
+import { DualportError } from '../../../src/errors.ts';
+import { formatCidr } from '../../../src/net/cidr.ts';
+
+const at = { origin: 'flag', text: '--x' } as const;
+
+function read(key: OptionKey, ...texts: readonly string[]): unknown {
+  return options[key].read(
+    texts.map((text) => ({ text, at })),
+    at,
+  );
+}
+
+function refuses(key: OptionKey, text: string, why: RegExp): void {
+  assert.throws(
+    () => read(key, text),
+    (error) => {
+      assert.ok(error instanceof DualportError);
+      assert.match(error.message, /^--x: /);
+      assert.match(error.message, why);
+      return true;
+    },
+  );
+}
+
+test('a row is a flag in kebab case and a variable in capitals', () => {
+  assert.equal(flagOf('udpStreamTimeout'), '--udp-stream-timeout');
+  assert.equal(environmentOf('udpStreamTimeout'), 'DUALPORT_UDP_STREAM_TIMEOUT');
+  assert.equal(flagOf('proxyCrc32c'), '--proxy-crc32c');
+  assert.equal(environmentOf('to'), 'DUALPORT_TO');
+});
+
+test('flags, short flags and variables are unique', () => {
+  const names = optionKeys.flatMap((key) => [
+    flagOf(key),
+    environmentOf(key),
+    options[key].short ?? flagOf(key),
+  ]);
+  assert.equal(new Set(names).size, optionKeys.length * 2 + 3);
+});
+
+test('every option but publish and config belongs to a rule or to the process', () => {
+  assert.deepEqual([...ruleKeys, ...processKeys, 'publish', 'config'].sort(), [...optionKeys].sort());
+});
+
+test('every row says what it does, what is allowed and what holds without it', () => {
+  for (const key of optionKeys) {
+    const { help, allowed, defaultText, group } = options[key];
+    for (const text of [help, allowed, defaultText, group]) assert.notEqual(text.trim(), '', key);
+    assert.doesNotMatch(help, /\.$/, key);
+  }
+});
+
+test('the defaults are the documented ones', () => {
+  assert.deepEqual(optionDefaults, {
+    publish: [],
+    to: undefined,
+    family: 'same',
+    source: 'none',
+    udpHeader: 'every',
+    proxyCrc32c: false,
+    proxyUniqueId: false,
+    acceptProxy: [],
+    allow: [],
+    deny: [],
+    connectTimeout: 5000,
+    idleTimeout: 0,
+    halfCloseTimeout: 120_000,
+    udpTimeout: 30_000,
+    udpStreamTimeout: 180_000,
+    headerTimeout: 5000,
+    maxFlowsPerRule: undefined,
+    maxFlowsPerSource: undefined,
+    maxFlows: undefined,
+    engine: 'auto',
+    drainTimeout: 8000,
+    admin: undefined,
+    accessLog: false,
+    logLevel: 'info',
+    logFormat: 'auto',
+    config: undefined,
+  });
+});
+
+test('the text of a default reads as the default where it is a value', () => {
+  for (const key of [
+    'family',
+    'source',
+    'connectTimeout',
+    'halfCloseTimeout',
+    'accessLog',
+    'logFormat',
+  ] as const) {
+    assert.deepEqual(read(key, options[key].defaultText), optionDefaults[key]);
+  }
+  assert.equal(options.idleTimeout.defaultText, '0 (off)');
+});
+
+test('a choice takes its words only, and suggests the nearest', () => {
+  assert.equal(read('source', 'proxy-v2'), 'proxy-v2');
+  refuses(
+    'source',
+    'proxyv2',
+    /found "proxyv2"; allowed: none, proxy-v1, proxy-v2; did you mean proxy-v2\?$/,
+  );
+  refuses('source', 'constructor', /allowed: none, proxy-v1, proxy-v2$/);
+});
+
+test('a switch takes the usual words in any case', () => {
+  for (const text of ['true', 'YES', 'on', '1']) assert.equal(read('accessLog', text), true, text);
+  for (const text of ['false', 'No', 'off', '0']) assert.equal(read('accessLog', text), false, text);
+  refuses('accessLog', 'maybe', /found "maybe"; allowed: true or false/);
+});
+
+test('a duration holds to its bounds, which an error names', () => {
+  assert.equal(read('connectTimeout', '10ms'), 10);
+  assert.equal(read('connectTimeout', '300'), 300_000);
+  refuses('connectTimeout', '9ms', /found "9ms"; allowed: a duration from 10ms to 5m, as 250ms/);
+  refuses('connectTimeout', '301s', /from 10ms to 5m/);
+  refuses('connectTimeout', '0', /from 10ms to 5m/);
+  refuses('connectTimeout', 'soon', /found "soon"/);
+  refuses('connectTimeout', '', /found nothing/);
+});
+
+test('0 is allowed where it means something', () => {
+  assert.equal(read('idleTimeout', '0'), 0);
+  assert.equal(read('drainTimeout', '0s'), 0);
+  refuses('idleTimeout', '1ms', /0 \(off\) or a duration from 10ms to 168h/);
+});
+
+test('a limit is a whole number from 1', () => {
+  assert.equal(read('maxFlows', '1'), 1);
+  assert.equal(read('maxFlows', '10000000'), 10_000_000);
+  for (const text of ['0', '-1', '1.5', '1e3', '10000001', '', 'many']) {
+    refuses('maxFlows', text, /allowed: a whole number from 1 to 10000000$/);
+  }
+});
+
+test('a list is split at commas and white space, and may be repeated', () => {
+  const cidrs = read('allow', '10.0.0.0/8, 2001:db8::/32', ' 192.0.2.1\n') as Parameters<
+    typeof formatCidr
+  >[0][];
+  assert.deepEqual(cidrs.map(formatCidr), ['10.0.0.0/8', '2001:db8::/32', '192.0.2.1/32']);
+});
+
+test('an item of a list that is wrong is named with its reason', () => {
+  refuses('allow', '10.0.0.1/8', /"10\.0\.0\.1\/8" is not an address prefix: .*10\.0\.0\.0\/8/);
+  refuses('to', '10.0.0.2,', /"" is not a host/);
+  refuses('publish', '80:80 x', /"x" is not a port to publish/);
+});
+
+test('a list that needs an item says so', () => {
+  assert.throws(() => read('to'), /found nothing; allowed: at least one host/);
+  assert.throws(() => read('allow'), /for everybody write 0\.0\.0\.0\/0, ::\/0/);
+  assert.throws(() => read('publish'), /at least one port/);
+  assert.deepEqual(read('deny'), []);
+  assert.deepEqual(read('acceptProxy'), []);
+});
+
+test('of a flag that was given twice the last counts', () => {
+  assert.equal(read('logLevel', 'warn', 'debug'), 'debug');
+});
+
+test('the path of a file is any text that can be one', () => {
+  assert.equal(read('config', 'my file.yaml'), 'my file.yaml');
+  refuses('config', 'a\0b', /the path of a YAML file/);
+  refuses('config', '', /found nothing/);
+});
