@@ -8,9 +8,9 @@
  * - Each flow ends with exactly one record, given to `plan.ended` after its sockets were given up.
  * - `close` may be called twice. A closed listener has released its port when the promise resolves.
  */
-import type { Counters } from '../flow/counters.ts';
 import type { Decide, FlowRecord, Protocol, TrustsPeer } from '../flow/flow.ts';
 import type { Endpoint } from '../net/address.ts';
+import type { FlowLimits, RuleGroup } from './admission.ts';
 
 /** How long things may last, in milliseconds; 0 means without limit where that is allowed. */
 export interface Timeouts {
@@ -30,12 +30,6 @@ export interface Timeouts {
   readonly udpStreamMs: number;
 }
 
-/** Most flows at once, for one rule and for one source (IPv4 /32, IPv6 /64) within it. */
-export interface FlowLimits {
-  readonly perRule: number;
-  readonly perSource: number;
-}
-
 /** What may change while the socket stays open; flows that exist keep what was decided for them. */
 export interface Plan {
   /** The rule as its user wrote it; names it in records. */
@@ -45,16 +39,9 @@ export interface Plan {
   readonly trusts: TrustsPeer | undefined;
   readonly timeouts: Timeouts;
   readonly limits: FlowLimits;
-  /** Shared by the listeners of one rule, so that limits hold over both families. */
+  /** Counters and places, shared by the listeners of one rule so that limits hold over both families. */
   readonly group: RuleGroup;
   readonly ended: (record: FlowRecord) => void;
-}
-
-/** What the listeners of one rule have in common. */
-export interface RuleGroup {
-  readonly counters: Counters;
-  /** Flows by source key, for the per-source limit; entries leave with their last flow. */
-  readonly sources: Map<string, number>;
 }
 
 export interface Listener {

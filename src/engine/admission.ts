@@ -1,0 +1,126 @@
+/**
+ * Who may still come in. One Admission counts an engine's flows against its limit; a RuleGroup counts those of
+ * one rule over all its listeners, and per source (IPv4 /32, IPv6 /64), so that no rule and no client starves
+ * the others. UDP may hold half of the engine's places: its sources can be forged, TCP's cannot.
+ *
+ * At a limit TCP is refused. UDP makes room instead by ending the oldest flow that never had an answer, which
+ * is what a flood of forged sources leaves behind; a flow that was answered is never ended for a new one.
+ */
+import { type Counters, count, makeCounters } from '../flow/counters.ts';
+import type { CloseReason, Protocol } from '../flow/flow.ts';
+import { type Address, sourceKey } from '../net/address.ts';
+
+/** Most flows at once, for one rule and for one source (IPv4 /32, IPv6 /64) within it. */
+export interface FlowLimits {
+  readonly perRule: number;
+  readonly perSource: number;
+}
+
+/** A UDP flow without an answer so far: what can be ended to make room. */
+export interface Evictable {
+  evict(): void;
+}
+
+interface SourceShare {
+  flows: number;
+  /** In order of age. */
+  readonly unanswered: Set<Evictable>;
+}
+
+/** What the listeners of one rule have in common. */
+export class RuleGroup {
+  readonly counters: Counters = makeCounters();
+  readonly sources: Map<string, SourceShare> = new Map();
+  readonly unanswered: Set<Evictable> = new Set();
+  flows = 0;
+}
+
+/** One admitted flow's place; given back once. */
+export interface Place {
+  readonly group: RuleGroup;
+  readonly protocol: Protocol;
+  readonly source: string;
+}
+
+export type LimitReason = Extract<CloseReason, 'limit-flows' | 'limit-rule' | 'limit-source'>;
+
+export class Admission {
+  readonly #maxFlows: number;
+  readonly #maxUdpFlows: number;
+  readonly #unanswered = new Set<Evictable>();
+  readonly #flows: Record<Protocol, number> = { tcp: 0, udp: 0 };
+
+  /** @param maxFlows most flows of the engine at once; UDP gets half of them */
+  constructor(maxFlows: number) {
+    this.#maxFlows = maxFlows;
+    this.#maxUdpFlows = Math.max(1, Math.floor(maxFlows / 2));
+  }
+
+  get flows(): number {
+    return this.#flows.tcp + this.#flows.udp;
+  }
+
+  /** Takes a place for a flow of this client, or says which limit stands against it. */
+  admit(group: RuleGroup, limits: FlowLimits, protocol: Protocol, client: Address): Place | LimitReason {
+    const source = sourceKey(client);
+    const reason = this.#blocked(group, limits, protocol, source);
+    if (reason !== undefined && !(protocol === 'udp' && this.#makeRoom(reason, group, source))) {
+      count(group.counters, 'refusedByLimit');
+      return reason;
+    }
+    this.#flows[protocol]++;
+    group.flows++;
+    const share = group.sources.get(source);
+    if (share === undefined) group.sources.set(source, { flows: 1, unanswered: new Set() });
+    else share.flows++;
+    return { group, protocol, source };
+  }
+
+  release(place: Place): void {
+    this.#flows[place.protocol]--;
+    place.group.flows--;
+    const share = place.group.sources.get(place.source);
+    if (share !== undefined && --share.flows === 0) place.group.sources.delete(place.source);
+  }
+
+  /** From now on this flow may be ended for a new one. */
+  waits(place: Place, flow: Evictable): void {
+    this.#unanswered.add(flow);
+    place.group.unanswered.add(flow);
+    place.group.sources.get(place.source)?.unanswered.add(flow);
+  }
+
+  /** The flow was answered, or has ended. */
+  waitsNoMore(place: Place, flow: Evictable): void {
+    this.#unanswered.delete(flow);
+    place.group.unanswered.delete(flow);
+    place.group.sources.get(place.source)?.unanswered.delete(flow);
+  }
+
+  #blocked(
+    group: RuleGroup,
+    limits: FlowLimits,
+    protocol: Protocol,
+    source: string,
+  ): LimitReason | undefined {
+    if (this.flows >= this.#maxFlows) return 'limit-flows';
+    if (protocol === 'udp' && this.#flows.udp >= this.#maxUdpFlows) return 'limit-flows';
+    if (group.flows >= limits.perRule) return 'limit-rule';
+    const share = group.sources.get(source);
+    return share !== undefined && share.flows >= limits.perSource ? 'limit-source' : undefined;
+  }
+
+  /** Evicts within the circle whose limit was met: ending a flow elsewhere would not help. */
+  #makeRoom(reason: LimitReason, group: RuleGroup, source: string): boolean {
+    const waiting = {
+      'limit-flows': this.#unanswered,
+      'limit-rule': group.unanswered,
+      'limit-source': group.sources.get(source)?.unanswered,
+    }[reason];
+    const oldest = waiting?.values().next().value;
+    if (oldest === undefined) return false;
+    oldest.evict();
+    count(group.counters, 'evictions');
+    return true;
+  }
+}

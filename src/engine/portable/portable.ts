@@ -1,0 +1,21 @@
+/**
+ * The portable engine: node:net and node:dgram, nothing native, wherever Node runs.
+ */
+import type { Protocol } from '../../flow/flow.ts';
+import type { Endpoint } from '../../net/address.ts';
+import type { Engine, Listener, Plan } from '../engine.ts';
+import { PortableContext } from './context.ts';
+import { listenTcp } from './tcp-listener.ts';
+import { listenUdp } from './udp-listener.ts';
+
+/** @param maxFlows most flows at once, over all rules; choose it so that descriptors cannot run out */
+export function makePortableEngine(maxFlows: number): Engine {
+  const context = new PortableContext(maxFlows);
+  return {
+    name: 'portable',
+    listen: (protocol: Protocol, at: Endpoint, plan: Plan): Promise<Listener> =>
+      (protocol === 'tcp' ? listenTcp : listenUdp)(context, at, plan),
+    busyFlows: () => context.busyFlows(),
+    close: () => context.close(),
+  };
+}

@@ -1,0 +1,212 @@
+/**
+ * A bound UDP socket: finds the flow of each datagram by the client's address and port, opens new ones, and
+ * sends the answers. node:dgram has no IP_PKTINFO, so on a wildcard address answers leave from the address
+ * the kernel chooses; bind one listener per address where that matters.
+ *
+ * Dropped before any flow is looked at: source port 0 (nobody can be answered there, and node:dgram throws).
+ * Dropped before a flow is made: sources that are not unicast, and our own listeners (two services answering
+ * each other for ever).
+ */
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
+import { networkInterfaces } from 'node:os';
+import { count } from '../../flow/counters.ts';
+import type { NewFlow } from '../../flow/flow.ts';
+import {
+  type Endpoint,
+  endpointKey,
+  endpointOf,
+  equalAddress,
+  formatHost,
+  isIpv4,
+  isLoopback,
+  isUnicast,
+  tryParseZoned,
+} from '../../net/address.ts';
+import { decode } from '../../proxy-protocol/codec.ts';
+import type { Listener, Plan } from '../engine.ts';
+import type { PortableContext } from './context.ts';
+import { maxQueuedBytes, numericLookup } from './datagrams.ts';
+import { UdpFlow, type UdpFlowOwner } from './udp-flow.ts';
+
+export async function listenUdp(context: PortableContext, at: Endpoint, plan: Plan): Promise<Listener> {
+  const type = isIpv4(at.address) ? 'udp4' : 'udp6';
+  // No reuseAddr: it would let another local process bind a part of the address and take our datagrams.
+  const socket = createSocket({ type, ipv6Only: type === 'udp6', reuseAddr: false, lookup: numericLookup });
+  await bound(socket, at);
+  return new UdpListener(context, socket, at, plan);
+}
+
+class UdpListener implements Listener, UdpFlowOwner {
+  readonly local: Endpoint;
+  readonly #context: PortableContext;
+  readonly #socket: Socket;
+  /** By the client's address text as node:dgram gives it, then by port: no key is built per datagram. */
+  readonly #flows = new Map<string, Map<number, UdpFlow>>();
+  readonly #keys = new Map<UdpFlow, string>();
+  #plan: Plan;
+  #stopped = false;
+  #closed = false;
+
+  constructor(context: PortableContext, socket: Socket, at: Endpoint, plan: Plan) {
+    this.#context = context;
+    this.#socket = socket;
+    this.#plan = plan;
+    this.local = { ...at, port: socket.address().port };
+    context.listeners.add(this);
+    context.openUdpPort(this.local.port);
+    socket.on('message', (datagram, from) => this.#receive(datagram, from));
+    // Only a failed receive comes here; the socket goes on.
+    socket.on('error', () => {});
+  }
+
+  replace(plan: Plan): void {
+    this.#plan = plan;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#stopped = true;
+    this.#context.listeners.delete(this);
+    this.#context.closeUdpPort(this.local.port);
+    for (const flow of [...this.#keys.keys()]) flow.close('rule-changed');
+    await new Promise<void>((resolve) => this.#socket.close(() => resolve()));
+  }
+
+  reply(datagram: Buffer, flow: UdpFlow): void {
+    if (this.#closed) return;
+    if (this.#socket.getSendQueueSize() > maxQueuedBytes) return this.#dropped('droppedQueue');
+    this.#socket.send(datagram, flow.peerPort, flow.peerHost, this.#replied);
+  }
+
+  forget(flow: UdpFlow): void {
+    const key = this.#keys.get(flow);
+    if (key === undefined) return;
+    this.#keys.delete(flow);
+    const byPort = this.#flows.get(key);
+    byPort?.delete(flow.peerPort);
+    if (byPort?.size === 0) this.#flows.delete(key);
+  }
+
+  readonly #replied = (error: Error | null): void => {
+    if (error !== null)
+      this.#dropped('code' in error && error.code === 'EMSGSIZE' ? 'droppedOversize' : 'droppedQueue');
+  };
+
+  #dropped(counter: 'droppedOversize' | 'droppedQueue' | 'droppedSource' | 'droppedNoUpstream'): void {
+    count(this.#plan.group.counters, counter);
+  }
+
+  #receive(datagram: Buffer, from: RemoteInfo): void {
+    if (from.port === 0) this.#dropped('droppedSource');
+    else if (this.#plan.trusts === undefined) this.#relay(datagram, from, from.address, undefined);
+    else this.#receiveAnnounced(datagram, from);
+  }
+
+  /** Each datagram carries its own header (PROXY protocol, 2.2), so each is a word about its own client. */
+  #receiveAnnounced(datagram: Buffer, from: RemoteInfo): void {
+    const peer = endpointOf(from.address, from.port);
+    const decoded = this.#plan.trusts?.(peer.address) ? decode(datagram, 'udp') : undefined;
+    if (decoded?.state !== 'done') return count(this.#plan.group.counters, 'headerErrors');
+    const { source, destination } = decoded.header;
+    const announced = source && destination ? { client: source, dialled: destination } : undefined;
+    const key = announced
+      ? `${from.address} ${endpointKey(announced.client)} ${endpointKey(announced.dialled)}`
+      : from.address;
+    this.#relay(datagram.subarray(decoded.length), from, key, announced);
+  }
+
+  #relay(
+    datagram: Buffer,
+    from: RemoteInfo,
+    key: string,
+    announced: Pick<NewFlow, 'client' | 'dialled'> | undefined,
+  ): void {
+    const known = this.#flows.get(key)?.get(from.port);
+    if (known !== undefined && (known.plan === this.#plan || known.follow(this.#plan))) {
+      known.fromClient(datagram);
+    } else if (!this.#stopped) {
+      this.#open(from, key, announced)?.fromClient(datagram);
+    }
+  }
+
+  #open(
+    from: RemoteInfo,
+    key: string,
+    announced: Pick<NewFlow, 'client' | 'dialled'> | undefined,
+  ): UdpFlow | undefined {
+    const peer = endpointOf(from.address, from.port);
+    if (!isUnicast(peer.address) || this.#isOwnListener(peer)) {
+      this.#dropped('droppedSource');
+      return undefined;
+    }
+    const flow: NewFlow = {
+      protocol: 'udp',
+      peer,
+      local: this.local,
+      client: peer,
+      dialled: this.local,
+      ...announced,
+    };
+    const opened = this.#admit(flow);
+    if (opened === undefined) return undefined;
+    this.#keys.set(opened, key);
+    const byPort = this.#flows.get(key);
+    if (byPort === undefined) this.#flows.set(key, new Map([[from.port, opened]]));
+    else byPort.set(from.port, opened);
+    return opened;
+  }
+
+  #admit(flow: NewFlow): UdpFlow | undefined {
+    const plan = this.#plan;
+    const verdict = plan.decide(flow);
+    if ('refuse' in verdict) {
+      count(plan.group.counters, verdict.refuse === 'no-upstream' ? 'droppedNoUpstream' : 'refusedByAccess');
+      plan.ended({
+        rule: plan.rule,
+        flow,
+        upstream: undefined,
+        fallback: false,
+        bytes: [0, 0],
+        durationMs: 0,
+        reason: verdict.refuse,
+      });
+      return undefined;
+    }
+    const place = this.#context.admission.admit(plan.group, plan.limits, 'udp', flow.client.address);
+    if (typeof place === 'string') return undefined;
+    return new UdpFlow(this.#context, this, plan, flow, place, verdict);
+  }
+
+  #isOwnListener(peer: Endpoint): boolean {
+    return this.#context.isUdpPort(peer.port) && isOwnAddress(peer);
+  }
+}
+
+function isOwnAddress(peer: Endpoint): boolean {
+  if (isLoopback(peer.address)) return true;
+  return Object.values(networkInterfaces()).some((addresses) =>
+    addresses?.some(({ address }) => {
+      const own = tryParseZoned(address);
+      return own !== undefined && equalAddress(own.address, peer.address);
+    }),
+  );
+}
+
+function bound(socket: Socket, at: Endpoint): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const failed = (error: Error) => {
+      socket.close();
+      reject(error);
+    };
+    socket.once('error', failed);
+    socket.bind({ address: formatHost(at), port: at.port, exclusive: true }, () => {
+      socket.off('error', failed);
+      resolve();
+    });
+  });
+}

@@ -1,0 +1,29 @@
+/**
+ * An address that answers nothing: a stopped program whose backlog is full, so that the kernel drops further
+ * SYNs. Needs no privilege and no packet filter.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import net from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const program = `
+const server = require('node:net').createServer().listen({ port: 0, host: process.argv[1], backlog: 1 }, () => {
+  process.stdout.write(server.address().port + '\\n');
+});`;
+
+export async function silentServer(host: string): Promise<{ port: number; close: () => void }> {
+  const child = spawn(process.execPath, ['-e', program, host], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [line] = await once(child.stdout, 'data');
+  const port = Number(String(line));
+  child.kill('SIGSTOP');
+  const fillers = Array.from({ length: 4 }, () => net.connect({ port, host }).on('error', () => {}));
+  await sleep(100);
+  return {
+    port,
+    close: () => {
+      for (const filler of fillers) filler.destroy();
+      child.kill('SIGKILL');
+    },
+  };
+}
