@@ -26,7 +26,7 @@ export interface EffectiveRule {
   readonly deny: readonly string[];
   /** In milliseconds. */
   readonly timeouts: RuleTimeouts;
-  /** Null: no limit of its own. */
+  /** Null: the service's own share of all flows. */
   readonly maxFlowsPerRule: number | null;
   readonly maxFlowsPerSource: number | null;
 }

@@ -99,11 +99,11 @@ export const ruleOptions = {
     { min: '10ms', max: '5m' },
     { ...timeouts, help: 'until the whole PROXY header has arrived' },
   ),
-  maxFlowsPerRule: limit('no limit of its own', mostFlows, {
+  maxFlowsPerRule: limit('half of all, when there are several rules', mostFlows, {
     ...limits,
     help: 'most flows at once for one rule',
   }),
-  maxFlowsPerSource: limit('no limit of its own', mostFlows, {
+  maxFlowsPerSource: limit('a quarter of all', mostFlows, {
     ...limits,
     help: 'most flows at once for one client (IPv4 address or IPv6 /64) of a rule',
   }),
@@ -111,7 +111,7 @@ export const ruleOptions = {
 
 /** Once for the process; at the top level of the file. */
 export const processOptions = {
-  maxFlows: limit('what the open file limit has room for', mostFlows, {
+  maxFlows: limit('a third of the open file limit, at most 65536', mostFlows, {
     ...limits,
     help: 'most flows at once in all',
   }),

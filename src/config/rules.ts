@@ -49,7 +49,7 @@ export interface Rule {
   readonly deny: readonly Cidr[];
   readonly family: FamilyMode;
   readonly timeouts: RuleTimeouts;
-  /** Undefined: no limit of its own. */
+  /** Undefined: a share of all flows, which the service finds. */
   readonly maxFlowsPerRule: number | undefined;
   readonly maxFlowsPerSource: number | undefined;
 }

@@ -1,0 +1,115 @@
+/**
+ * The command line: commander's wiring, made from the option table. What an option means and how it is
+ * checked stands in config/; here is only which command takes it and how help looks.
+ */
+import { Command, CommanderError, Help, Option } from 'commander';
+import { suggestion } from '../config/nearest.ts';
+import { flagOf, type OptionKey, optionKeys, options } from '../config/options.ts';
+import type { Flags } from '../config/sources.ts';
+import { DualportError, exitStatus } from '../errors.ts';
+import { check } from './check.ts';
+import { demo } from './demo.ts';
+import { serve } from './serve.ts';
+import { status } from './status.ts';
+import { version } from './version.ts';
+
+const examples = `
+Examples:
+  dualport -p '[::]:8080:80' --to 172.17.0.2         an IPv4-only container, reachable over IPv6
+  dualport -p 8080:80 -t 172.17.0.2 -t fd00::2       both families, each client to its own
+  dualport -p 443:8443 --source proxy-v2             a sidecar that passes the client's address on
+  dualport -p 53:53/udp -p 53:53 -t 10.0.0.53        UDP and TCP
+  dualport -c /etc/dualport.yaml                     rules from a file; SIGHUP reads it again
+  dualport check -c /etc/dualport.yaml               what would run, without running it
+
+Every option is also an environment variable (--connect-timeout is DUALPORT_CONNECT_TIMEOUT) and a key of the
+file (connectTimeout). A flag wins over a variable, a variable over the file.
+Exit status: 0 done, 1 failure, 2 usage, 69 port in use, 75 temporary, 77 privilege, 78 configuration.`;
+
+/** Runs the command line; the result is the exit status. Refusals are thrown as DualportError. */
+export async function run(argv: readonly string[]): Promise<number> {
+  refuseUnknownCommand(argv[0]);
+  let result: Promise<number> | undefined;
+  const program = makeProgram((running) => {
+    result = running;
+  });
+  try {
+    await program.parseAsync(argv, { from: 'user' });
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? exitStatus.done : exitStatus.usage;
+    throw error;
+  }
+  return (await result) ?? exitStatus.done;
+}
+
+const commands = {
+  serve: 'publish the ports and relay until SIGTERM (the default command)',
+  check: 'validate a configuration and print the effective rules',
+  status: 'print what a running dualport does, from its --admin address',
+  demo: 'publish a small IPv4-only HTTP program on [::] and show what it sees',
+  help: 'print help for a command',
+} as const;
+
+/** commander would hand a mistyped command to the default one, as an argument too many. */
+function refuseUnknownCommand(word: string | undefined): void {
+  if (word === undefined || word.startsWith('-') || Object.hasOwn(commands, word)) return;
+  const known = Object.keys(commands);
+  const message = `${JSON.stringify(word)} is not a command: there is ${known.join(', ')}${suggestion(word, known)}`;
+  throw new DualportError('USAGE', message);
+}
+
+function makeProgram(started: (running: Promise<number>) => void): Command {
+  const program = new Command('dualport')
+    .description("Publishes a program's ports on IPv6 and IPv4 at once, and keeps the client's address.")
+    .usage('[serve] [options]\n       dualport check|status|demo [options]')
+    .version(version, '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print this help')
+    .addHelpText('after', examples)
+    .enablePositionalOptions();
+  const serving = withOptions(addCommand(program, 'serve', true)).addHelpText('after', examples);
+  serving.action((flags: Flags) => started(serve(flags)));
+  withOptions(addCommand(program, 'check'))
+    .option('--json', 'as JSON instead of a table')
+    .action((flags: Flags & { json?: boolean }) => started(check(flags, flags.json === true)));
+  addCommand(program, 'status')
+    .addOption(optionFor('admin'))
+    .option('--json', 'as JSON instead of a table')
+    .action((flags: Flags & { json?: boolean }) => started(status(flags, flags.json === true)));
+  addCommand(program, 'demo')
+    .argument('[port]', 'the port to publish', '8080')
+    .action((port: string) => started(demo(port)));
+  // `serve` need not be written, so its options are those of the program, too.
+  const standard = new Help();
+  const withServing = [...serving.options, ...standard.visibleOptions(program)];
+  const visibleOptions = (command: Command) =>
+    command.name() === program.name() ? withServing : standard.visibleOptions(command);
+  return withHelp(program).configureHelp({ ...helpStyle, visibleOptions });
+}
+
+const helpStyle = { helpWidth: 110 };
+
+function addCommand(program: Command, name: keyof typeof commands, isDefault = false): Command {
+  return withHelp(program.command(name, { isDefault }).description(commands[name]));
+}
+
+function withHelp(command: Command): Command {
+  return command
+    .configureHelp(helpStyle)
+    .showHelpAfterError('(dualport --help has every option, with examples)')
+    .exitOverride();
+}
+
+function withOptions(command: Command): Command {
+  for (const key of optionKeys) command.addOption(optionFor(key));
+  return command;
+}
+
+/** Values stay text: the table parses them, whether they come from a flag, a variable or the file. */
+function optionFor(key: OptionKey): Option {
+  const { short, placeholder, list, help, group, defaultText } = options[key];
+  const names = [...(short === undefined ? [] : [`-${short}`]), flagOf(key)].join(', ');
+  const note = placeholder === undefined ? '' : ` (default: ${defaultText})`;
+  const option = new Option(placeholder === undefined ? names : `${names} ${placeholder}`, help + note);
+  if (list) option.argParser((value: string, before: string[] | undefined) => [...(before ?? []), value]);
+  return option.helpGroup(`${group}:`);
+}

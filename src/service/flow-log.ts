@@ -1,0 +1,79 @@
+/**
+ * What is logged of a flow, once, when it has ended: with the access log every flow, otherwise only those
+ * that failed. Attribute names are OpenTelemetry's where it has one. Refusals and failures have a budget per
+ * reason; a client can cause as many of them as it likes.
+ */
+import type { CloseReason, FlowRecord } from '../flow/flow.ts';
+import type { Log, LogBudget } from '../log.ts';
+import { type Endpoint, familyOf, formatAddress, formatHost } from '../net/address.ts';
+
+type Level = 'info' | 'warn' | 'debug';
+
+/** How much each end matters to an operator who did not ask for an access log. */
+const levels: Record<CloseReason, Level> = {
+  done: 'debug',
+  'client-reset': 'debug',
+  'upstream-reset': 'debug',
+  'client-gone': 'debug',
+  idle: 'debug',
+  'half-close-idle': 'debug',
+  'rule-changed': 'debug',
+  shutdown: 'debug',
+  evicted: 'warn',
+  denied: 'info',
+  'not-allowed': 'info',
+  'client-not-unicast': 'warn',
+  'no-upstream': 'warn',
+  'connect-refused': 'warn',
+  'connect-timeout': 'warn',
+  'connect-unreachable': 'warn',
+  'connect-failed': 'warn',
+  'header-untrusted': 'warn',
+  'header-invalid': 'warn',
+  'header-missing': 'warn',
+  'header-timeout': 'warn',
+  'limit-flows': 'warn',
+  'limit-rule': 'warn',
+  'limit-source': 'warn',
+};
+
+/** The one function that hears of ended flows. */
+export function flowLog(log: Log, budget: LogBudget, accessLog: boolean): (record: FlowRecord) => void {
+  return (record) => {
+    const level = levels[record.reason];
+    const failed = level !== 'debug';
+    if (!failed && !accessLog) return;
+    if (failed && !budget.allows(record.reason)) return;
+    log[failed ? level : 'info'](attributes(record), failed ? 'flow failed' : 'flow ended');
+  };
+}
+
+/** Durations are in seconds, as everywhere in OpenTelemetry. */
+export function attributes(record: FlowRecord): Record<string, unknown> {
+  const { flow, upstream, bytes } = record;
+  return {
+    'dualport.rule': record.rule,
+    'network.transport': flow.protocol,
+    'network.type': familyName(flow.client),
+    ...named('client', flow.client),
+    ...(flow.client === flow.peer ? {} : named('network.peer', flow.peer)),
+    ...named('network.local', flow.local),
+    ...(upstream === undefined
+      ? {}
+      : { ...named('server', upstream), 'dualport.upstream.type': familyName(upstream) }),
+    'dualport.fallback': record.fallback,
+    'dualport.bytes.from_client': bytes[0],
+    'dualport.bytes.from_upstream': bytes[1],
+    'dualport.duration': Math.round(record.durationMs) / 1000,
+    'dualport.close_reason': record.reason,
+  };
+}
+
+function named(prefix: string, endpoint: Endpoint): Record<string, unknown> {
+  const address = endpoint.zone === '' ? formatAddress(endpoint.address) : formatHost(endpoint);
+  return { [`${prefix}.address`]: address, [`${prefix}.port`]: endpoint.port };
+}
+
+function familyName(endpoint: Endpoint): string {
+  return familyOf(endpoint.address) === 4 ? 'ipv4' : 'ipv6';
+}

@@ -1,0 +1,42 @@
+/**
+ * How many flows fit. Accept must never fail for want of descriptors (Node would then close clients without
+ * a word), so the limit of open files is divided up before anything listens:
+ *
+ *     max flows = (open files - 64 for the process itself - listeners) / 3, at most 65 536
+ *
+ * A flow holds two descriptors, and a third while two upstream addresses race. One rule may have half of the
+ * flows when there are several rules, one source a quarter, and all UDP flows together half.
+ */
+import type { Config } from '../config/load.ts';
+import type { Rule } from '../config/rules.ts';
+import type { FlowLimits } from '../engine/admission.ts';
+import { attemptsAtOnce } from '../engine/race.ts';
+
+const reservedFiles = 64;
+const mostFlows = 65_536;
+/** Below this the limit of open files leaves no room for a service. */
+const leastFlows = 8;
+
+/** Most flows at once over all rules. */
+export function maxFlows(config: Config, openFiles: number): number {
+  if (config.maxFlows !== undefined) return config.maxFlows;
+  return Math.max(leastFlows, Math.min(mostFlows, flowsThatFit(config, openFiles)));
+}
+
+/** A limit that was set but does not fit: true when descriptors could run out. */
+export function exceedsOpenFiles(config: Config, openFiles: number): boolean {
+  return maxFlows(config, openFiles) > flowsThatFit(config, openFiles);
+}
+
+function flowsThatFit(config: Config, openFiles: number): number {
+  const listeners = 2 * config.rules.length;
+  return Math.floor((openFiles - reservedFiles - listeners) / (1 + attemptsAtOnce));
+}
+
+export function flowLimits(rule: Rule, rules: number, flows: number): FlowLimits {
+  const perRule = rules > 1 ? Math.ceil(flows / 2) : flows;
+  return {
+    perRule: rule.maxFlowsPerRule ?? perRule,
+    perSource: rule.maxFlowsPerSource ?? Math.ceil(flows / 4),
+  };
+}

@@ -1,0 +1,74 @@
+/**
+ * SIGHUP: reads the configuration again and applies it, one at a time. A storm of signals is one reload after
+ * the one that runs. Whatever is wrong with the new configuration, the old one stays in force as a whole.
+ */
+import type { Config } from '../config/load.ts';
+import { DualportError, messageOf } from '../errors.ts';
+import type { Log } from '../log.ts';
+import type { ReloadHistory } from './metrics.ts';
+import type { Service } from './service.ts';
+
+/** What is made once when the process starts. */
+const atStartOnly = ['engine', 'maxFlows', 'admin', 'logLevel', 'logFormat'] as const;
+
+export class Reloader {
+  readonly #service: Service;
+  readonly #load: () => Config;
+  readonly #log: Log;
+  #config: Config;
+  #history: ReloadHistory = { succeeded: 0, failed: 0, lastSuccessMs: Date.now() };
+  #running = false;
+  #again = false;
+
+  constructor(service: Service, load: () => Config, config: Config, log: Log) {
+    this.#service = service;
+    this.#load = load;
+    this.#config = config;
+    this.#log = log;
+  }
+
+  get history(): ReloadHistory {
+    return this.#history;
+  }
+
+  request(): void {
+    if (this.#service.draining) return;
+    if (this.#running) this.#again = true;
+    else void this.#run();
+  }
+
+  async #run(): Promise<void> {
+    this.#running = true;
+    do {
+      this.#again = false;
+      await this.#reload();
+    } while (this.#again && !this.#service.draining);
+    this.#running = false;
+  }
+
+  async #reload(): Promise<void> {
+    try {
+      const config = this.#load();
+      await this.#service.apply(config);
+      this.#sayWhatNeedsRestart(config);
+      this.#config = config;
+      this.#history = { ...this.#history, succeeded: this.#history.succeeded + 1, lastSuccessMs: Date.now() };
+      this.#log.info({ rules: config.rules.length }, 'configuration reloaded');
+    } catch (error) {
+      this.#history = { ...this.#history, failed: this.#history.failed + 1 };
+      const code = error instanceof DualportError ? error.code : undefined;
+      this.#log.error(
+        { code, reason: messageOf(error) },
+        'configuration not reloaded: the old one stays in force',
+      );
+    }
+  }
+
+  #sayWhatNeedsRestart(config: Config): void {
+    const changed = atStartOnly.filter(
+      (key) => JSON.stringify(config[key]) !== JSON.stringify(this.#config[key]),
+    );
+    if (changed.length > 0)
+      this.#log.warn({ options: changed }, 'these options take effect at the next start');
+  }
+}

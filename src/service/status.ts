@@ -1,0 +1,53 @@
+/**
+ * What runs now, as plain values: the answer of `/status`, of `dualport status`, and of SIGUSR1.
+ */
+import { readCounter } from '../flow/counters.ts';
+import { formatEndpoint } from '../net/address.ts';
+import type { Service } from './service.ts';
+
+export interface Status {
+  readonly version: string;
+  readonly engine: string;
+  readonly ready: boolean;
+  readonly uptimeSeconds: number;
+  readonly maxFlows: number;
+  readonly rules: readonly RuleStatus[];
+}
+
+export interface RuleStatus {
+  readonly name: string;
+  readonly listen: readonly string[];
+  readonly upstreams: readonly string[];
+  readonly source: string;
+  readonly flowsActive: number;
+  readonly flows: number;
+  readonly fallbacks: number;
+  readonly failures: number;
+  /** From clients, from upstreams. */
+  readonly bytes: readonly [number, number];
+}
+
+export function statusOf(service: Service, version: string): Status {
+  return {
+    version,
+    engine: service.engine.name,
+    ready: !service.draining,
+    uptimeSeconds: Math.floor((Date.now() - service.startedAt.getTime()) / 1000),
+    maxFlows: service.maxFlows,
+    rules: service.rules.map(({ rule, group, listeners, upstreams }) => {
+      const sum = (...names: readonly Parameters<typeof readCounter>[1][]) =>
+        names.reduce((total, name) => total + readCounter(group.counters, name), 0);
+      return {
+        name: rule.name,
+        listen: listeners.map(({ local }) => formatEndpoint(local)),
+        upstreams: upstreams.map(formatEndpoint),
+        source: rule.source,
+        flowsActive: sum('tcpFlowsActive', 'udpFlowsActive'),
+        flows: sum('tcpFlows', 'udpFlows'),
+        fallbacks: sum('fallbacks'),
+        failures: sum('connectRefused', 'connectTimeout', 'connectUnreachable', 'connectFailed'),
+        bytes: [sum('bytesFromClient'), sum('bytesFromUpstream')],
+      };
+    }),
+  };
+}
