@@ -56,7 +56,8 @@ export function readable(line: string, colour: boolean = process.stdout.hasColor
   const { level, time, msg, ...rest } = JSON.parse(line) as Record<string, unknown>;
   const name = String(level);
   const paint = colour && name in colours ? colours[name as keyof typeof colours] : undefined;
-  const label = paint === undefined ? name.padEnd(5) : styleText(paint, name.padEnd(5));
+  const label =
+    paint === undefined ? name.padEnd(5) : styleText(paint, name.padEnd(5), { validateStream: false });
   const pairs = Object.entries(rest).map(([key, value]) => `${key}=${plain(value)}`);
   return [String(time).slice(11, 19), label, plain(msg ?? ''), ...pairs].join(' ');
 }

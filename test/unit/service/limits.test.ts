@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { loadConfig } from '../../../src/config/load.ts';
+import { exceedsOpenFiles, flowLimits, maxFlows } from '../../../src/service/limits.ts';
+
+function config(flags: Record<string, string> = {}, publish = ['80:80']) {
+  return loadConfig({ flags: { publish, to: ['10.0.0.1'], ...flags }, env: {} });
+}
+
+test('flows are a third of the open files that are left, because a flow may hold three', () => {
+  assert.equal(maxFlows(config(), 1024), Math.floor((1024 - 64 - 2) / 3));
+  assert.equal(maxFlows(config({}, ['80-89:80-89']), 1024), Math.floor((1024 - 64 - 20) / 3));
+});
+
+test('an unlimited number of open files gives no unlimited number of flows', () => {
+  assert.equal(maxFlows(config(), Number.POSITIVE_INFINITY), 65_536);
+  assert.equal(maxFlows(config(), 1_048_576), 65_536);
+});
+
+test('a limit that was set holds, and is known to be too high when it is', () => {
+  assert.equal(maxFlows(config({ maxFlows: '500' }), 1024), 500);
+  assert.equal(exceedsOpenFiles(config({ maxFlows: '500' }), 1024), true);
+  assert.equal(exceedsOpenFiles(config({ maxFlows: '300' }), 1024), false);
+  assert.equal(exceedsOpenFiles(config(), 1024), false);
+  assert.equal(exceedsOpenFiles(config(), 64), true, 'less than the service needs');
+});
+
+test('one rule of several may have half of the flows, one source a quarter', () => {
+  const [rule] = config().rules;
+  assert.ok(rule);
+  assert.deepEqual(flowLimits(rule, 1, 1000), { perRule: 1000, perSource: 250 });
+  assert.deepEqual(flowLimits(rule, 2, 1000), { perRule: 500, perSource: 250 });
+  const [limited] = config({ maxFlowsPerRule: '7', maxFlowsPerSource: '3' }).rules;
+  assert.ok(limited);
+  assert.deepEqual(flowLimits(limited, 2, 1000), { perRule: 7, perSource: 3 });
+});
