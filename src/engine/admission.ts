@@ -5,6 +5,8 @@
  *
  * At a limit TCP is refused. UDP makes room instead by ending the oldest flow that never had an answer, which
  * is what a flood of forged sources leaves behind; a flow that was answered is never ended for a new one.
+ * The limits are circles, source within rule within engine. Room is made in the narrowest one that is full:
+ * that is room in the wider ones as well, and a client over its own limit costs nobody else a flow.
  */
 import { type Counters, count, makeCounters } from '../flow/counters.ts';
 import type { CloseReason, Protocol } from '../flow/flow.ts';
@@ -47,7 +49,8 @@ export type LimitReason = Extract<CloseReason, 'limit-flows' | 'limit-rule' | 'l
 export class Admission {
   readonly #maxFlows: number;
   readonly #maxUdpFlows: number;
-  readonly #unanswered = new Set<Evictable>();
+  /** In order of age, with the rule that loses the flow when it is evicted. */
+  readonly #unanswered = new Map<Evictable, RuleGroup>();
   readonly #flows: Record<Protocol, number> = { tcp: 0, udp: 0 };
 
   /** @param maxFlows most flows of the engine at once; UDP gets half of them */
@@ -85,7 +88,7 @@ export class Admission {
 
   /** From now on this flow may be ended for a new one. */
   waits(place: Place, flow: Evictable): void {
-    this.#unanswered.add(flow);
+    this.#unanswered.set(flow, place.group);
     place.group.unanswered.add(flow);
     place.group.sources.get(place.source)?.unanswered.add(flow);
   }
@@ -103,24 +106,25 @@ export class Admission {
     protocol: Protocol,
     source: string,
   ): LimitReason | undefined {
-    if (this.flows >= this.#maxFlows) return 'limit-flows';
-    if (protocol === 'udp' && this.#flows.udp >= this.#maxUdpFlows) return 'limit-flows';
-    if (group.flows >= limits.perRule) return 'limit-rule';
     const share = group.sources.get(source);
-    return share !== undefined && share.flows >= limits.perSource ? 'limit-source' : undefined;
+    if (share !== undefined && share.flows >= limits.perSource) return 'limit-source';
+    if (group.flows >= limits.perRule) return 'limit-rule';
+    if (this.flows >= this.#maxFlows) return 'limit-flows';
+    return protocol === 'udp' && this.#flows.udp >= this.#maxUdpFlows ? 'limit-flows' : undefined;
   }
 
-  /** Evicts within the circle whose limit was met: ending a flow elsewhere would not help. */
+  /** Evicts within the circle that is full: ending a flow elsewhere would not help. */
   #makeRoom(reason: LimitReason, group: RuleGroup, source: string): boolean {
     const waiting = {
       'limit-flows': this.#unanswered,
       'limit-rule': group.unanswered,
       'limit-source': group.sources.get(source)?.unanswered,
     }[reason];
-    const oldest = waiting?.values().next().value;
+    const oldest = waiting?.keys().next().value;
     if (oldest === undefined) return false;
+    const loser = this.#unanswered.get(oldest) ?? group;
     oldest.evict();
-    count(group.counters, 'evictions');
+    count(loser.counters, 'evictions');
     return true;
   }
 }

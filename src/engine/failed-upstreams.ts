@@ -20,8 +20,11 @@ export class FailedUpstreams {
   }
 
   failed(upstream: Endpoint): void {
-    if (this.#until.size >= maxRemembered) this.#forgetOld();
-    if (this.#until.size < maxRemembered) this.#until.set(endpointKey(upstream), this.#now() + failedForMs);
+    const key = endpointKey(upstream);
+    if (this.#until.size >= maxRemembered && !this.#until.has(key)) this.#forgetOld();
+    if (this.#until.size < maxRemembered || this.#until.has(key)) {
+      this.#until.set(key, this.#now() + failedForMs);
+    }
   }
 
   answered(upstream: Endpoint): void {
@@ -35,9 +38,14 @@ export class FailedUpstreams {
     return late.length === 0 ? upstreams : [...upstreams.filter((u) => !late.includes(u)), ...late];
   }
 
+  /** Forgets what is over, so that `order` costs nothing again once all is well. */
   #hasFailed(upstream: Endpoint): boolean {
-    const until = this.#until.get(endpointKey(upstream));
-    return until !== undefined && until > this.#now();
+    const key = endpointKey(upstream);
+    const until = this.#until.get(key);
+    if (until === undefined) return false;
+    if (until > this.#now()) return true;
+    this.#until.delete(key);
+    return false;
   }
 
   #forgetOld(): void {

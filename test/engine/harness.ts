@@ -132,24 +132,32 @@ export class Harness {
     return client;
   }
 
-  /** A UDP socket; with `to` it is connected, and hears only from there. */
-  async udp(host: string, to?: Endpoint): Promise<UdpPeer> {
+  /** A UDP socket on a port of its own; with `to` it is connected, and hears only from there. */
+  async udp(host: string, to?: Endpoint, port = 0): Promise<UdpPeer> {
     const socket = dgram.createSocket(host.includes(':') ? 'udp6' : 'udp4');
-    this.defer(() => socket.close());
-    socket.bind(0, host);
+    socket.bind(port, host);
     await once(socket, 'listening');
+    const peer = new UdpPeer(socket, at(host, socket.address().port));
+    this.defer(() => peer.close());
     if (to !== undefined) {
       socket.connect(to.port, formatHost(to));
       await once(socket, 'connect');
     }
-    return new UdpPeer(socket);
+    return peer;
   }
 
   /** A UDP server that sends every datagram back. */
-  async udpEcho(host: string): Promise<Endpoint> {
-    const peer = await this.udp(host);
+  async udpEcho(host: string, port = 0): Promise<UdpPeer> {
+    const peer = await this.udp(host, undefined, port);
     peer.socket.on('message', (data, from) => peer.socket.send(data, from.port, from.address));
-    return peer.local(host);
+    return peer;
+  }
+
+  /** A UDP port that nobody has. */
+  async closedUdpPort(host: string): Promise<Endpoint> {
+    const peer = await this.udp(host);
+    peer.close();
+    return peer.local;
   }
 
   defer(closer: () => unknown): void {
@@ -194,13 +202,17 @@ export class Client {
   }
 }
 
+/** A UDP socket that remembers what came, and from where. */
 export class UdpPeer {
   readonly socket: dgram.Socket;
+  readonly local: Endpoint;
   readonly received: Buffer[] = [];
   readonly from: dgram.RemoteInfo[] = [];
+  #closed = false;
 
-  constructor(socket: dgram.Socket) {
+  constructor(socket: dgram.Socket, local: Endpoint) {
     this.socket = socket;
+    this.local = local;
     socket.on('message', (data, from) => {
       this.received.push(data);
       this.from.push(from);
@@ -208,17 +220,30 @@ export class UdpPeer {
     socket.on('error', () => {});
   }
 
-  local(host: string): Endpoint {
-    return at(host, this.socket.address().port);
+  get texts(): readonly string[] {
+    return this.received.map((data) => data.toString());
   }
 
-  send(data: Buffer | string, to: Endpoint): void {
-    this.socket.send(data, to.port, formatHost(to));
+  /** Sends; without `to` where the socket is connected to. */
+  send(data: Buffer | string, to?: Endpoint): void {
+    if (to === undefined) this.socket.send(data);
+    else this.socket.send(data, to.port, formatHost(to));
+  }
+
+  /** Sends back to where the datagram at this index came from. */
+  answer(data: Buffer | string, index = this.from.length - 1): void {
+    const from = this.from[index];
+    if (from !== undefined) this.socket.send(data, from.port, from.address);
   }
 
   async datagrams(length: number): Promise<readonly Buffer[]> {
     await until(() => this.received.length >= length, `${length} datagrams, got ${this.received.length}`);
     return this.received;
+  }
+
+  close(): void {
+    if (!this.#closed) this.socket.close();
+    this.#closed = true;
   }
 }
 

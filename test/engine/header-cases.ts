@@ -1,4 +1,4 @@
-/** PROXY protocol through an engine: in, out and both; TCP and UDP. */
+/** PROXY protocol through an engine over TCP: in, out and both. */
 import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -128,6 +128,27 @@ export const tcpConnectCases: readonly Case[] = [
     },
   },
   ...limitCases(),
+  {
+    title: 'at the flow limit new connections wait in the backlog and are served when a place is free',
+    async run(harness) {
+      const upstream = await harness.server('127.0.0.1', (socket) => socket.write('hi'));
+      const { local } = await harness.listen('tcp', '127.0.0.1', [upstream]);
+      const clients: Client[] = [];
+      for (let i = 0; i < 20; i++) clients.push((await greeted(harness, local)).client);
+      const waiting = await Promise.all([1, 2, 3].map(() => harness.connect(local)));
+      await sleep(300);
+      assert.ok(
+        waiting.every(({ socket, received }) => !socket.destroyed && received.length === 0),
+        'nobody is served, and nobody is turned away',
+      );
+      assert.deepEqual([harness.count('refusedByLimit'), harness.count('tcpFlowsActive')], [0, 20]);
+      for (const [i, client] of waiting.entries()) {
+        clients[i]?.socket.resetAndDestroy();
+        assert.equal(await client.text(2), 'hi');
+      }
+      assert.equal(harness.count('tcpFlows'), 23);
+    },
+  },
 ];
 
 function limitCases(): readonly Case[] {

@@ -5,10 +5,9 @@ import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import type { Endpoint } from '../../src/net/address.ts';
 import { formatEndpoint } from '../../src/net/address.ts';
+import { collectGarbage } from '../support/garbage.ts';
 import { at, type Harness, type Path, paths, until } from './harness.ts';
 import type { Case } from './suite.ts';
 
@@ -77,11 +76,6 @@ async function onePair(
   const client = await harness.connect(local);
   await until(() => sockets.length === 1, 'the upstream connection');
   return { client, server: sockets[0] as Socket };
-}
-
-function collectGarbage(): void {
-  setFlagsFromString('--expose-gc');
-  runInNewContext('gc')();
 }
 
 const perPath = paths.flatMap((path): Case[] => [

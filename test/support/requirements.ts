@@ -4,7 +4,20 @@
  */
 import { spawnSync } from 'node:child_process';
 
-export type Requirement = 'root' | 'ipv6' | 'ip' | 'nginx' | 'haproxy' | 'nft' | 'curl' | 'gcc';
+export type Requirement =
+  | 'root'
+  | 'ipv6'
+  | 'ip'
+  | 'nginx'
+  | 'haproxy'
+  | 'nft'
+  | 'curl'
+  | 'gcc'
+  | 'perl'
+  | 'linux'
+  | 'netns'
+  | 'nginx-stream'
+  | 'openssl';
 
 /** The `skip` option of a test: false, or the reason. */
 export function skipUnless(...requirements: readonly Requirement[]): false | string {
@@ -15,6 +28,20 @@ export function skipUnless(...requirements: readonly Requirement[]): false | str
 
 const has = (requirement: Requirement): boolean => {
   if (requirement === 'root') return process.getuid?.() === 0;
-  if (requirement === 'ipv6') return spawnSync('sh', ['-c', 'test -s /proc/net/if_inet6']).status === 0;
-  return spawnSync('sh', ['-c', `command -v ${requirement}`]).status === 0;
+  if (requirement === 'linux') return process.platform === 'linux';
+  return succeeds(commands[requirement] ?? `command -v ${requirement}`);
 };
+
+/** What is more than a program of that name. */
+const commands: Partial<Record<Requirement, string>> = {
+  // The size of a file in /proc is always 0.
+  ipv6: 'grep -q . /proc/net/if_inet6',
+  // The right to make network namespaces, which root in a container may lack.
+  netns: 'command -v ip && unshare --net --mount true',
+  'nginx-stream':
+    "test -e /usr/lib/nginx/modules/ngx_stream_module.so || nginx -V 2>&1 | grep -q -- '--with-stream '",
+};
+
+function succeeds(command: string): boolean {
+  return spawnSync('sh', ['-c', command]).status === 0;
+}

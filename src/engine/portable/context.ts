@@ -4,7 +4,7 @@
  * therefore checked against the clock of the sweep before, and end up to two sweeps late but never early.
  */
 import { setImmediate } from 'node:timers/promises';
-import type { CloseReason } from '../../flow/flow.ts';
+import type { CloseReason, Protocol } from '../../flow/flow.ts';
 import { Admission } from '../admission.ts';
 import type { Listener } from '../engine.ts';
 import { FailedUpstreams } from '../failed-upstreams.ts';
@@ -21,7 +21,11 @@ export interface SweptFlow {
 
 export class PortableContext {
   readonly admission: Admission;
-  readonly failed: FailedUpstreams = new FailedUpstreams(() => performance.now());
+  /** By protocol: a program that listens on one of them refuses the other. */
+  readonly failed: Readonly<Record<Protocol, FailedUpstreams>> = {
+    tcp: new FailedUpstreams(() => performance.now()),
+    udp: new FailedUpstreams(() => performance.now()),
+  };
   readonly flows: Set<SweptFlow> = new Set();
   readonly clock: { nowMs: number } = { nowMs: performance.now() };
   readonly listeners: Set<Listener> = new Set();

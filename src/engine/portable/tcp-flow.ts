@@ -160,7 +160,7 @@ export class TcpFlow {
 
   #connect(verdict: Exclude<Verdict, { refuse: unknown }>): void {
     this.#preferred = verdict.upstreams[0];
-    this.#race = new Race(verdict.upstreams, this.#plan.timeouts, this.#context.failed, dial, (result) =>
+    this.#race = new Race(verdict.upstreams, this.#plan.timeouts, this.#context.failed.tcp, dial, (result) =>
       this.#connected(result, verdict),
     );
   }

@@ -55,6 +55,9 @@ export class UdpFlow {
   #ready = false;
   #announced = false;
   #answered = false;
+  /** Who answered last; stays when that upstream goes away. */
+  #servedBy: Endpoint | undefined;
+  #fellBack = false;
   #kept: Buffer | undefined;
   #exhaustedMs = 0;
   #closed = false;
@@ -76,7 +79,7 @@ export class UdpFlow {
     this.lastActiveMs = context.clock.nowMs;
     this.#place = place;
     this.#accepted = accepted;
-    this.#order = context.failed.order(accepted.upstreams);
+    this.#order = context.failed.udp.order(accepted.upstreams);
     this.#header = headerBytes(accepted.announce, 'udp');
     context.flows.add(this);
     context.admission.waits(place, this);
@@ -147,8 +150,8 @@ export class UdpFlow {
     this.plan.ended({
       rule: this.plan.rule,
       flow: this.flow,
-      upstream: this.#answered ? this.#upstream : undefined,
-      fallback: this.#answered && this.#isFallback(),
+      upstream: this.#servedBy,
+      fallback: this.#fellBack,
       bytes: this.#bytes,
       durationMs: performance.now() - this.#startedMs,
       reason,
@@ -156,14 +159,14 @@ export class UdpFlow {
   }
 
   #send(datagram: Buffer): void {
-    if (this.#socket === undefined) this.#open();
+    if (this.#socket === undefined && !this.#open()) return;
     const socket = this.#socket;
     // Not ready: its error event is due, and brings the next candidate.
     if (socket === undefined || !this.#ready) return;
     if (socket.getSendQueueSize() > maxQueuedBytes) return count(this.#counters, 'droppedQueue');
     const header = this.#headerDue();
     if (header === undefined) socket.send(datagram, this.#sent);
-    else socket.send([header, datagram], this.#sent);
+    else socket.send([header, datagram], this.#sentAnnounced);
   }
 
   #headerDue(): Buffer | undefined {
@@ -172,10 +175,13 @@ export class UdpFlow {
     return this.#header;
   }
 
-  /** A connected socket to the present candidate; what fails here comes back as the socket's error event. */
-  #open(): void {
+  /**
+   * A connected socket to the present candidate. A failed connect comes back as the socket's error event. A
+   * failed bind has done so before this returns false: the kept datagram is then with the next candidate.
+   */
+  #open(): boolean {
     const upstream = this.#upstream;
-    if (upstream === undefined) return;
+    if (upstream === undefined) return false;
     const type = isIpv4(upstream.address) ? 'udp4' : 'udp6';
     const socket = createSocket({ type, ipv6Only: type === 'udp6', lookup: numericLookup });
     this.#socket = socket;
@@ -187,9 +193,10 @@ export class UdpFlow {
       if (socket === this.#socket) this.#failed(error);
     });
     socket.bind({ port: 0, exclusive: true });
-    if (socket !== this.#socket) return;
+    if (socket !== this.#socket) return false;
     socket.connect(upstream.port, formatHost(upstream));
     this.#ready = isConnected(socket);
+    return true;
   }
 
   readonly #fromUpstream = (datagram: Buffer): void => {
@@ -206,20 +213,30 @@ export class UdpFlow {
     this.#exhaustedMs = 0;
     this.#keep(undefined);
     this.#context.admission.waitsNoMore(this.#place, this);
-    const upstream = this.#upstream;
-    if (upstream !== undefined) this.#context.failed.answered(upstream);
-    if (this.#isFallback()) count(this.#counters, 'fallbacks');
+    this.#servedBy = this.#upstream;
+    if (this.#servedBy !== undefined) this.#context.failed.udp.answered(this.#servedBy);
+    if (this.#fellBack || !this.#isFallback()) return;
+    this.#fellBack = true;
+    count(this.#counters, 'fallbacks');
   }
 
   readonly #sent = (error: Error | null): void => {
     if (error !== null && !this.#closed) this.#failed(error);
   };
 
+  /** A header that did not leave is still due, unless it was for a candidate that was left meanwhile. */
+  readonly #sentAnnounced = (error: NodeJS.ErrnoException | null): void => {
+    if (error !== null && error.code !== 'ECANCELED') this.#announced = false;
+    this.#sent(error);
+  };
+
   #failed(error: NodeJS.ErrnoException): void {
     const dropped = sendFailure[error.code ?? ''];
     if (dropped !== undefined) return count(this.#counters, dropped);
     const failure = connectFailure(error.code);
-    count(this.#counters, failure === 'connect-refused' ? 'icmpRefusals' : failureCounter[failure]);
+    if (failure === 'connect-refused') count(this.#counters, 'icmpRefusals');
+    // Nobody was there to read the header, or who has read it is gone.
+    this.#announced = false;
     if (this.#answered) {
       // The program behind went away; what comes next may need another candidate again.
       this.#answered = false;
@@ -231,22 +248,27 @@ export class UdpFlow {
 
   #nextCandidate(failure: ConnectFailure): void {
     const upstream = this.#upstream;
-    if (upstream !== undefined && failure !== 'connect-failed') this.#context.failed.failed(upstream);
-    if (this.#index + 1 >= this.#order.length) {
-      if (this.#exhaustedMs === 0) this.#exhaustedMs = performance.now();
-      if (!this.#ready) this.#closeSocket();
-      return;
-    }
+    if (upstream !== undefined && failure !== 'connect-failed') this.#context.failed.udp.failed(upstream);
+    if (this.#index + 1 >= this.#order.length) return this.#exhausted(failure);
     this.#closeSocket();
     this.#index++;
     if (this.#kept !== undefined) this.#send(this.#kept);
+  }
+
+  /** Counted once per round through the order: in that round no upstream was reached. */
+  #exhausted(failure: ConnectFailure): void {
+    if (this.#exhaustedMs === 0) {
+      this.#exhaustedMs = performance.now();
+      count(this.#counters, failureCounter[failure]);
+    }
+    if (!this.#ready) this.#closeSocket();
   }
 
   #startOver(): void {
     this.#exhaustedMs = 0;
     if (this.#order.length < 2) return;
     this.#closeSocket();
-    this.#order = this.#context.failed.order(this.#accepted.upstreams);
+    this.#order = this.#context.failed.udp.order(this.#accepted.upstreams);
     this.#index = 0;
   }
 

@@ -1,0 +1,191 @@
+/**
+ * Small servers and clients to run inside a network namespace, each as a process of its own:
+ *
+ *   node namespace-programs.js NAME '{"host":"198.18.1.1","port":8080}'
+ *
+ * A client prints one line of JSON when it is done; a server runs until it is killed.
+ */
+import { createHash, type Hash, randomBytes } from 'node:crypto';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { createServer as createHttpServer } from 'node:http';
+import net from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { endedCleanly } from '../../src/engine/portable/reset.ts';
+
+export interface ProgramArguments {
+  readonly host: string;
+  readonly port: number;
+  /** Bytes to send. */
+  readonly bytes?: number;
+  readonly connections?: number;
+  readonly hex?: string;
+}
+
+/** What a transfer looked like from one end: both hashes, and how it ended. */
+export interface Transfer {
+  readonly sent: string;
+  readonly received: string;
+  readonly ending: string;
+}
+
+/** One TCP connection's answer. */
+export interface Answer {
+  readonly text: string;
+  readonly ending: string;
+}
+
+export interface ManyAnswers {
+  /** How many ended well with a whole answer. */
+  readonly answered: number;
+  /** How the others ended. */
+  readonly failures: readonly string[];
+}
+
+/** A datagram's answer and where it came from. */
+export interface Echo {
+  readonly text: string;
+  readonly from: string;
+}
+
+export const programFile: string = fileURLToPath(import.meta.url);
+
+const MiB = 1024 * 1024;
+const atOnce = 20;
+const answerMs = 5000;
+
+const programs = {
+  /** HTTP on one address of one family; an answer says who is asked by whom. */
+  web: async ({ host, port }) => {
+    const server = createHttpServer({ keepAlive: false }, ({ socket }, response) => {
+      response.setHeader('connection', 'close');
+      response.end(`${socket.localAddress} was asked by ${socket.remoteAddress}\n`);
+    });
+    server.listen({ host, port, ipv6Only: true });
+    await once(server, 'close');
+  },
+
+  /** Sends half at once, and the rest only when the client has said all it had to say. */
+  transferServer: async ({ host, port, bytes = 0 }) => {
+    const server = net.createServer({ allowHalfOpen: true }, async (socket) => {
+      const received = receive(socket);
+      const hash = createHash('sha256');
+      await send(socket, bytes / 2, hash);
+      const { hash: got, ending } = await received;
+      await send(socket, bytes / 2, hash);
+      socket.end();
+      print({ sent: hash.digest('hex'), received: got, ending });
+    });
+    server.listen({ host, port, ipv6Only: true });
+    await once(server, 'close');
+  },
+
+  transferClient: async ({ host, port, bytes = 0 }) => {
+    const socket = net.connect({ host, port, allowHalfOpen: true });
+    const hash = createHash('sha256');
+    const answer = receive(socket);
+    await send(socket, bytes, hash);
+    socket.end();
+    const { hash: received, ending } = await answer;
+    print({ sent: hash.digest('hex'), received, ending });
+  },
+
+  /** Many short connections, a few at a time. */
+  many: async ({ host, port, connections = 0 }) => {
+    const failures: string[] = [];
+    let left = connections;
+    const worker = async () => {
+      while (left-- > 0) {
+        const { text, ending } = await ask(host, port, 'GET / HTTP/1.0\r\n\r\n');
+        if (ending !== 'end' || !/was asked by .+\n$/.test(text)) failures.push(ending);
+      }
+    };
+    await Promise.all(Array.from({ length: atOnce }, worker));
+    print({ answered: connections - failures.length, failures });
+  },
+
+  /** Half an answer, then a reset. */
+  cutServer: async ({ host, port }) => {
+    const server = net.createServer((socket) => {
+      socket.on('error', () => {});
+      socket.once('data', () => socket.write('half of', () => socket.resetAndDestroy()));
+    });
+    server.listen({ host, port, ipv6Only: true });
+    await once(server, 'close');
+  },
+
+  /** Sends bytes and prints the answer. */
+  say: async ({ host, port, hex = '' }) => {
+    print(await ask(host, port, Buffer.from(hex, 'hex')));
+  },
+
+  udpEcho: async ({ host, port }) => {
+    const socket = createSocket({ type: udpType(host), ipv6Only: host.includes(':') });
+    socket.on('message', (data, from) => socket.send(`echo ${data}`, from.port, from.address));
+    socket.bind(port, host);
+    await once(socket, 'close');
+  },
+
+  /** Not connected, so that an answer from another address is seen and not dropped. */
+  udpAsk: async ({ host, port }) => {
+    const socket = createSocket(udpType(host));
+    socket.send('hello', port, host);
+    const [data, from] = await once(socket, 'message', { signal: AbortSignal.timeout(answerMs) });
+    print({ text: String(data), from: from.address });
+    socket.close();
+  },
+} satisfies Record<string, (args: ProgramArguments) => Promise<void>>;
+
+export type ProgramName = keyof typeof programs;
+
+function print(result: Transfer | Answer | ManyAnswers | Echo): void {
+  process.stdout.write(`${JSON.stringify(result)}\n`);
+}
+
+function udpType(host: string): 'udp4' | 'udp6' {
+  return host.includes(':') ? 'udp6' : 'udp4';
+}
+
+async function send(socket: net.Socket, bytes: number, hash: Hash): Promise<void> {
+  const block = randomBytes(MiB + 13);
+  for (let left = bytes; left > 0; left -= block.length) {
+    const chunk = block.subarray(0, Math.min(left, block.length));
+    hash.update(chunk);
+    if (!socket.write(chunk)) await once(socket, 'drain');
+  }
+}
+
+async function receive(socket: net.Socket): Promise<{ hash: string; ending: string }> {
+  const hash = createHash('sha256');
+  // Not `for await`: that destroys the socket at the end of one direction.
+  socket.on('data', (chunk) => hash.update(chunk));
+  const ending = await endingOf(socket);
+  return { hash: hash.digest('hex'), ending };
+}
+
+async function ask(host: string, port: number, question: string | Buffer): Promise<Answer> {
+  const socket = net.connect({ host, port, allowHalfOpen: true });
+  const chunks: Buffer[] = [];
+  socket.on('data', (chunk) => chunks.push(chunk));
+  socket.write(question);
+  const ending = await endingOf(socket);
+  socket.destroy();
+  return { text: Buffer.concat(chunks).toString('latin1'), ending };
+}
+
+/** 'end' for FIN, else the errno; asked of the kernel, because Node 20 takes some resets for ends. */
+function endingOf(socket: net.Socket): Promise<string> {
+  return new Promise((resolve) => {
+    socket.on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? 'error'));
+    socket.on('end', () => resolve(endedCleanly(socket) ? 'end' : 'ECONNRESET'));
+    socket.on('close', () => resolve('close'));
+    socket.setTimeout(20_000, () => resolve('silence'));
+  });
+}
+
+function isProgram(name: string | undefined): name is ProgramName {
+  return name !== undefined && name in programs;
+}
+
+const [, file, name, args] = process.argv;
+if (file === programFile && isProgram(name) && args !== undefined) await programs[name](JSON.parse(args));
