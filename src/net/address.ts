@@ -75,12 +75,15 @@ export function parseAddress(text: string): Address {
   );
 }
 
-/** A socket's own address text and port, as Node reports them, as an endpoint. */
+/**
+ * A socket's own address text and port, as Node reports them, as an endpoint. The zone is taken as it is: the
+ * kernel lets an interface have nearly any name, `wan+1` or `a@b`, and its neighbours must not end the process.
+ */
 export function endpointOf(text: string, port: number): Endpoint {
-  const zoned = tryParseZoned(text);
-  if (zoned === undefined)
-    throw new DualportError('ADDRESS', `the system reported the address ${JSON.stringify(text)}`);
-  return { ...zoned, port };
+  const [host = '', zone = ''] = text.split('%', 2);
+  const address = tryParseAddress(host);
+  if (address !== undefined) return { address, zone, port };
+  throw new DualportError('ADDRESS', `the system reported the address ${JSON.stringify(text)}`);
 }
 
 export function isIpv4(address: Address): boolean {

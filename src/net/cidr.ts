@@ -17,7 +17,7 @@ export interface Cidr {
 export function parseCidr(text: string): Cidr {
   const slash = text.indexOf('/');
   const address = tryParseAddress(slash < 0 ? text : text.slice(0, slash));
-  if (address === undefined) throw notCidr(text, 'such as 10.0.0.0/8 or 2001:db8::/32');
+  if (address === undefined) throw notCidr(text, 'write one such as 10.0.0.0/8 or 2001:db8::/32');
   const ipv4Text = !text.includes(':');
   const width = ipv4Text ? 32 : 128;
   const length = slash < 0 ? width : prefixLength(text.slice(slash + 1), width);

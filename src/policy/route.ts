@@ -1,6 +1,7 @@
 /**
  * Which upstreams a client is offered, in which order. Both answers are made once per rule: an order for IPv4
- * clients and one for IPv6 clients. What failed of late is moved back later, by the engine that saw it fail.
+ * clients and one for IPv6 clients, frozen, since every flow of the rule is given the same one. What failed of
+ * late is moved back later, by the engine that saw it fail.
  */
 import type { FamilyMode } from '../config/rules.ts';
 import { type Endpoint, type Family, familyOf } from '../net/address.ts';
@@ -8,8 +9,8 @@ import { type Endpoint, type Family, familyOf } from '../net/address.ts';
 export type Route = (client: Family) => readonly Endpoint[];
 
 export function compileRoute(mode: FamilyMode, upstreams: readonly Endpoint[]): Route {
-  const forIpv4 = ordered(mode, 4, upstreams);
-  const forIpv6 = ordered(mode, 6, upstreams);
+  const forIpv4 = Object.freeze(ordered(mode, 4, upstreams));
+  const forIpv6 = Object.freeze(ordered(mode, 6, upstreams));
   return (client) => (client === 4 ? forIpv4 : forIpv6);
 }
 
