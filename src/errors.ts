@@ -86,7 +86,7 @@ export function listenError(
 }
 
 const noIpv6 =
-  'this host has no IPv6 there; switch it on (sysctl net.ipv6.conf.all.disable_ipv6=0) or publish on an IPv4 address';
+  'this host has no IPv6; switch it on (sysctl net.ipv6.conf.all.disable_ipv6=0) or publish on an IPv4 address';
 
 const listenAdvice: Record<string, { code: ErrorCode; text: (lowPort: number) => string } | undefined> = {
   EADDRINUSE: {

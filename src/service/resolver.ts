@@ -4,12 +4,15 @@
  * until it does. Connections are made to the addresses, so nothing is looked up per flow.
  */
 import { lookup } from 'node:dns/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Rule } from '../config/rules.ts';
 import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { type Endpoint, endpointOf, formatHost } from '../net/address.ts';
 
 const refreshMs = 10_000;
+/** Most that a start or a reload waits for a name server. */
+const waitMs = 3000;
 /** A name with more addresses than this is answered with the first ones. */
 const mostAddresses = 16;
 
@@ -26,14 +29,19 @@ export class Resolver {
     this.#changed = changed;
   }
 
-  /** Looks up every name of these rules that is not known yet; names no rule has are forgotten. */
+  /**
+   * Looks up every name of these rules that is not known yet; names no rule has are forgotten. A name server
+   * that does not answer holds nothing up: its names are told of when they are known.
+   */
   async follow(rules: readonly Rule[]): Promise<void> {
     const names = new Set(
       rules.flatMap((rule) => rule.to.flatMap((to) => (to.kind === 'name' ? [to.name] : []))),
     );
     for (const name of this.#addresses.keys()) if (!names.has(name)) this.#addresses.delete(name);
     const fresh = [...names].filter((name) => !this.#addresses.has(name));
-    await Promise.all(fresh.map((name) => this.#lookUp(name)));
+    const looking = Promise.all(fresh.map((name) => this.#lookUp(name)));
+    const late = await Promise.race([looking.then(() => false), sleep(waitMs, true, { ref: false })]);
+    if (late) void looking.then(() => this.#closed || this.#changed());
     if (names.size > 0 && this.#timer === undefined) this.#schedule();
   }
 

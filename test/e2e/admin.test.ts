@@ -45,10 +45,8 @@ test('metrics are Prometheus text and count what happened', async () => {
   const [port, closed] = [await freePort(), await freePort()];
   const socketPath = join(directory, 'metrics.sock');
   await ready(['-p', `${port}:${closed}`, '-t', '127.0.0.1', '--admin', socketPath]);
-  await once(
-    net.connect(port, '127.0.0.1').on('error', () => {}),
-    'close',
-  );
+  const client = net.connect(port, '127.0.0.1').on('error', () => {});
+  await new Promise((resolve) => client.on('close', resolve));
   const { body, headers } = await ask({ socketPath, path: '/metrics' });
   assert.match(headers['content-type'] ?? '', /^text\/plain; version=0\.0\.4/);
   const rule = `rule="${port}:${closed}/tcp"`;

@@ -1,0 +1,73 @@
+/** Upstream names: what happens when their addresses change while dualport runs. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { after, before, test } from 'node:test';
+import { until } from '../engine/harness.ts';
+import { main, Running } from '../support/process.ts';
+import { skipUnless } from '../support/requirements.ts';
+
+const skip = skipUnless('root', 'ip');
+const namespace = `dpn${process.pid}`;
+// `ip netns exec` lays the files of this folder over those in /etc, which gives the name its addresses.
+const etc = `/etc/netns/${namespace}`;
+const enter = ['ip', 'netns', 'exec', namespace];
+
+function remove(): void {
+  spawnSync('ip', ['netns', 'del', namespace]);
+  rmSync(etc, { recursive: true, force: true });
+}
+
+before(() => {
+  if (skip !== false) return;
+  process.on('exit', remove);
+  mkdirSync(etc, { recursive: true });
+  writeFileSync(`${etc}/hosts`, '127.0.0.11 app\n');
+  spawnSync('ip', ['netns', 'add', namespace]);
+  spawnSync('ip', ['-n', namespace, 'link', 'set', 'lo', 'up']);
+});
+after(remove);
+
+const servers = `
+for (const host of ['127.0.0.11', '127.0.0.12'])
+  require('node:net').createServer((socket) => socket.end(host)).listen(7000, host);
+console.log(JSON.stringify({ msg: 'listening' }));`;
+
+test('a name that moves takes new connections with it, and one that vanishes keeps its last address', {
+  skip,
+  timeout: 60_000,
+}, async () => {
+  const upstreams = new Running(['-e', servers], { command: [...enter, process.execPath] });
+  const dualport = new Running(['-p', '[::1]:8080:7000', '-t', 'app', '--log-level', 'info'], {
+    command: [...enter, process.execPath, main],
+  });
+  try {
+    await upstreams.says('listening');
+    await dualport.says('ready');
+    assert.deepEqual((await dualport.says('listening'))['to'], ['127.0.0.11:7000']);
+    assert.equal(await ask(), '127.0.0.11');
+    writeFileSync(`${etc}/hosts`, '127.0.0.12 app\n');
+    await eventually('127.0.0.12');
+    writeFileSync(`${etc}/hosts`, '127.0.0.1 localhost\n');
+    await new Promise((resolve) => setTimeout(resolve, 11_000));
+    assert.equal(await ask(), '127.0.0.12');
+  } finally {
+    await dualport.end();
+    await upstreams.end();
+  }
+});
+
+const client = `
+const socket = require('node:net').connect(8080, '::1', () => {});
+socket.on('data', (data) => process.stdout.write(data)).on('error', (error) => process.stdout.write(error.code));`;
+
+async function ask(): Promise<string> {
+  const { stdout } = await new Running(['-e', client], { command: [...enter, process.execPath] }).exit;
+  return stdout;
+}
+
+async function eventually(answer: string): Promise<void> {
+  let last = '';
+  const poll = setInterval(() => void ask().then((text) => (last = text)), 500);
+  await until(() => last === answer, `an answer from ${answer}`, 15_000).finally(() => clearInterval(poll));
+}
