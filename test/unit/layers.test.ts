@@ -175,7 +175,6 @@ const lawful: readonly (readonly [path: string, text: string])[] = [
   ],
   ['net/a.ts', "/**\n * import { x } from '../main.ts';\n * process.exit(1)\n */\n// export default 1\n"],
   ['cli/a.ts', 'process.exitCode = 1;\n'],
-  ['net/a.ts', 'const a = 1;\n'.repeat(mostLines)],
 ];
 for (const [path, text] of lawful) {
   test(`${path} may have ${JSON.stringify(text.slice(0, 70))}`, () => {
