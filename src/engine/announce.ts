@@ -6,12 +6,21 @@ import { randomUUID } from 'node:crypto';
 import type { Announcement, Protocol } from '../flow/flow.ts';
 import { encode } from '../proxy-protocol/codec.ts';
 
+/** An identifier for the header and the log line of one flow, when the header is to have one. */
+export function makeUniqueId(announce: Announcement | undefined): string | undefined {
+  return announce?.uniqueId === true && announce.version === 2 ? randomUUID() : undefined;
+}
+
 /** The header's bytes, or undefined when the upstream is not told who the client is. */
-export function headerBytes(announce: Announcement | undefined, protocol: Protocol): Buffer | undefined {
+export function headerBytes(
+  announce: Announcement | undefined,
+  transport: Protocol,
+  uniqueId: string | undefined,
+): Buffer | undefined {
   if (announce === undefined) return undefined;
-  const { version, source, destination } = announce;
+  const { version, source, destination, crc32c } = announce;
   // The text form of version 1 has no room for more than the addresses.
-  if (version === 1) return encode({ version, transport: protocol, source, destination });
-  const uniqueId = announce.uniqueId ? Buffer.from(randomUUID()) : undefined;
-  return encode({ version, transport: protocol, source, destination, crc32c: announce.crc32c, uniqueId });
+  if (version === 1) return encode({ version, transport, source, destination });
+  const identifier = uniqueId === undefined ? undefined : Buffer.from(uniqueId);
+  return encode({ version, transport, source, destination, crc32c, uniqueId: identifier });
 }

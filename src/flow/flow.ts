@@ -82,6 +82,8 @@ export interface FlowRecord {
   readonly upstream: Endpoint | undefined;
   /** True when an upstream of another place in the order than the first answered. */
   readonly fallback: boolean;
+  /** The UNIQUE_ID that was sent to the upstream, to find its log line by. */
+  readonly uniqueId: string | undefined;
   /** Payload bytes by the side they came from, PROXY headers not counted. */
   readonly bytes: readonly [number, number];
   readonly durationMs: number;

@@ -62,6 +62,7 @@ export function attributes(record: FlowRecord): Record<string, unknown> {
       ? {}
       : { ...named('server', upstream), 'dualport.upstream.type': familyName(upstream) }),
     'dualport.fallback': record.fallback,
+    ...(record.uniqueId === undefined ? {} : { 'dualport.unique_id': record.uniqueId }),
     'dualport.bytes.from_client': bytes[0],
     'dualport.bytes.from_upstream': bytes[1],
     'dualport.duration': Math.round(record.durationMs) / 1000,

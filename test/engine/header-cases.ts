@@ -261,6 +261,12 @@ const sending: readonly Case[] = [
       });
       assert.equal(new Set(ids).size, 2);
       assert.match(ids[0] ?? '', /^[0-9a-f-]{36}$/);
+      await harness.engine.close();
+      assert.deepEqual(
+        new Set(harness.records.map(({ uniqueId }) => uniqueId)),
+        new Set(ids),
+        'the records have them',
+      );
     },
   },
 ];

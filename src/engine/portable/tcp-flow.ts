@@ -15,7 +15,7 @@ import type { CloseReason, FlowRecord, NewFlow, Verdict } from '../../flow/flow.
 import { type Endpoint, equalEndpoint, formatHost } from '../../net/address.ts';
 import { decode } from '../../proxy-protocol/codec.ts';
 import type { Place } from '../admission.ts';
-import { headerBytes } from '../announce.ts';
+import { headerBytes, makeUniqueId } from '../announce.ts';
 import type { Plan } from '../engine.ts';
 import { type ConnectFailure, connectFailure, failureCounter, Race, type RaceResult } from '../race.ts';
 import type { PortableContext } from './context.ts';
@@ -51,6 +51,7 @@ export class TcpFlow {
   #relay: Relay | undefined;
   #upstream: Endpoint | undefined;
   #preferred: Endpoint | undefined;
+  #uniqueId: string | undefined;
   #counted = false;
   #closed = false;
 
@@ -160,6 +161,7 @@ export class TcpFlow {
 
   #connect(verdict: Exclude<Verdict, { refuse: unknown }>): void {
     this.#preferred = verdict.upstreams[0];
+    this.#uniqueId = makeUniqueId(verdict.announce);
     this.#race = new Race(verdict.upstreams, this.#plan.timeouts, this.#context.failed.tcp, dial, (result) =>
       this.#connected(result, verdict),
     );
@@ -173,7 +175,7 @@ export class TcpFlow {
     }
     this.#upstream = result.upstream;
     if (this.#isFallback()) count(this.#plan.group.counters, 'fallbacks');
-    this.#startRelay(result.attempt.socket, headerBytes(verdict.announce, 'tcp'));
+    this.#startRelay(result.attempt.socket, headerBytes(verdict.announce, 'tcp', this.#uniqueId));
   }
 
   #startRelay(upstream: Socket, header: Buffer | undefined): void {
@@ -214,6 +216,7 @@ export class TcpFlow {
       flow: this.#flow,
       upstream: this.#upstream,
       fallback: this.#isFallback(),
+      uniqueId: this.#uniqueId,
       bytes: this.#relay?.bytes ?? [0, 0],
       durationMs: performance.now() - this.#startedMs,
       reason,

@@ -83,7 +83,7 @@ class UdpListener implements Listener, UdpFlowOwner {
     this.#stopped = true;
     this.#context.listeners.delete(this);
     this.#context.closeUdpPort(this.local.port);
-    for (const flow of [...this.#keys.keys()]) flow.close('rule-changed');
+    for (const flow of [...this.#keys.keys()]) flow.abort('rule-changed');
     await new Promise<void>((resolve) => this.#socket.close(() => resolve()));
   }
 
@@ -190,6 +190,7 @@ class UdpListener implements Listener, UdpFlowOwner {
         flow,
         upstream: undefined,
         fallback: false,
+        uniqueId: undefined,
         bytes: [0, 0],
         durationMs: 0,
         reason: verdict.refuse,
