@@ -4,7 +4,7 @@
  * this engine accepts and resets.
  */
 import { createServer, type Server, type Socket } from 'node:net';
-import { type Endpoint, formatHost, tryParseZoned } from '../../net/address.ts';
+import { type Endpoint, endpointOf, formatHost } from '../../net/address.ts';
 import type { Listener, Plan } from '../engine.ts';
 import type { PortableContext } from './context.ts';
 import { socketOptions, TcpFlow } from './tcp-flow.ts';
@@ -51,17 +51,15 @@ class TcpListener implements Listener {
   }
 
   #accept(socket: Socket): void {
-    const peer = tryEndpoint(socket.remoteAddress, socket.remotePort);
-    const local = tryEndpoint(socket.localAddress, socket.localPort);
-    // Reset by the client while it waited in the backlog, or from a zone whose name nothing here can say.
-    if (peer === undefined || local === undefined) socket.destroy();
-    else new TcpFlow(this.#context, this.#plan, socket, peer, local);
+    const { remoteAddress, remotePort, localAddress, localPort } = socket;
+    if (remoteAddress === undefined || localAddress === undefined) {
+      // Reset by the client while it waited in the backlog.
+      socket.destroy();
+      return;
+    }
+    const peer = endpointOf(remoteAddress, remotePort ?? 0);
+    new TcpFlow(this.#context, this.#plan, socket, peer, endpointOf(localAddress, localPort ?? 0));
   }
-}
-
-function tryEndpoint(host = '', port = 0): Endpoint | undefined {
-  const zoned = tryParseZoned(host);
-  return zoned && { ...zoned, port };
 }
 
 function bound(server: Server, at: Endpoint): Promise<void> {

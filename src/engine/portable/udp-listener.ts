@@ -14,6 +14,7 @@ import type { NewFlow } from '../../flow/flow.ts';
 import {
   type Endpoint,
   endpointKey,
+  endpointOf,
   equalAddress,
   formatHost,
   isIpv4,
@@ -132,8 +133,7 @@ class UdpListener implements Listener, UdpFlowOwner {
   /** No address is read per datagram: nearly all come from one and the same proxy in front. */
   #isTrusted(host: string): boolean {
     if (host !== this.#lastPeer) {
-      const peer = tryParseZoned(host);
-      this.#lastTrusted = peer !== undefined && this.#plan.trusts?.(peer.address) === true;
+      this.#lastTrusted = this.#plan.trusts?.(endpointOf(host, 0).address) === true;
       this.#lastPeer = host;
     }
     return this.#lastTrusted;
@@ -158,8 +158,8 @@ class UdpListener implements Listener, UdpFlowOwner {
     key: string,
     announced: Pick<NewFlow, 'client' | 'dialled'> | undefined,
   ): UdpFlow | undefined {
-    const peer = this.#peerOf(from);
-    if (peer === undefined) {
+    const peer = endpointOf(from.address, from.port);
+    if (!isUnicast(peer.address) || this.#isOwnListener(peer)) {
       this.#dropped('droppedSource');
       return undefined;
     }
@@ -202,12 +202,8 @@ class UdpListener implements Listener, UdpFlowOwner {
     return new UdpFlow(this.#context, this, plan, flow, place, verdict);
   }
 
-  /** Undefined for who must not be answered, and for a zone whose name nothing here can say. */
-  #peerOf(from: RemoteInfo): Endpoint | undefined {
-    const zoned = tryParseZoned(from.address);
-    if (zoned === undefined || !isUnicast(zoned.address)) return undefined;
-    const peer = { ...zoned, port: from.port };
-    return this.#context.isUdpPort(peer.port) && isOwnAddress(peer) ? undefined : peer;
+  #isOwnListener(peer: Endpoint): boolean {
+    return this.#context.isUdpPort(peer.port) && isOwnAddress(peer);
   }
 }
 
