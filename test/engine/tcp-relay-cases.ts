@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Endpoint } from '../../src/net/address.ts';
 import { formatEndpoint } from '../../src/net/address.ts';
 import { collectGarbage } from '../support/garbage.ts';
+import { stalledPeers } from '../support/stalled-peers.ts';
 import { at, type Harness, type Path, paths, until } from './harness.ts';
 import type { Case } from './suite.ts';
 
@@ -256,34 +257,20 @@ export const tcpRelayCases: readonly Case[] = [
     },
   },
   {
-    title: 'a reader that stops holds up its writer within the stated bound of 256 KiB per flow',
+    title: 'a reader that stops holds up its writer within the stated bound of 160 KiB per direction',
     async run(harness) {
       const flows = 16;
-      const block = Buffer.alloc(64 * 1024);
-      const sent: number[] = [];
-      const upstream = await harness.server('127.0.0.1', (socket) => {
-        const index = sent.push(0) - 1;
-        const fill = () => {
-          while (socket.writable && (sent[index] ?? 0) < 64 * MiB) {
-            sent[index] = (sent[index] ?? 0) + block.length;
-            if (!socket.write(block)) break;
-          }
-        };
-        socket.on('drain', fill);
-        fill();
-      });
-      const { local } = await harness.listen('tcp', '127.0.0.1', [upstream]);
+      const peers = await stalledPeers();
+      harness.defer(peers.close);
+      const { local } = await harness.listen('tcp', '127.0.0.1', [at('127.0.0.1', peers.upstreamPort)]);
       collectGarbage();
       const before = process.memoryUsage().arrayBuffers;
-      for (let i = 0; i < flows; i++) (await rawClient(harness, local)).socket.pause();
-      await sleep(1500);
+      const stalled = await peers.stall(local.port, flows);
       collectGarbage();
       const held = process.memoryUsage().arrayBuffers - before;
-      assert.ok(
-        sent.every((bytes) => bytes < 32 * MiB),
-        `writers stopped, at ${Math.max(...sent)} bytes`,
-      );
-      assert.ok(held < flows * 256 * 1024 + 4 * MiB, `${Math.round(held / flows)} bytes held per flow`);
+      assert.equal(stalled.flows, flows);
+      assert.ok(stalled.mostSent < 32 * MiB, `writers stopped, at ${stalled.mostSent} bytes`);
+      assert.ok(held <= flows * 160 * 1024, `${Math.round(held / flows)} bytes held per flow`);
     },
   },
   {
