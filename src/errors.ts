@@ -105,6 +105,12 @@ const listenAdvice: Record<string, { code: ErrorCode; text: (lowPort: number) =>
       'no interface of this host has this address (see: ip address); publish on one it has, or allow it ' +
       'with the sysctl net.ipv4.ip_nonlocal_bind / net.ipv6.ip_nonlocal_bind',
   },
+  EMFILE: {
+    code: 'LISTEN',
+    text: () =>
+      'the process has used up the files it may open; raise the limit (ulimit -n, LimitNOFILE= in a systemd unit) ' +
+      'or publish fewer ports',
+  },
   EAFNOSUPPORT: { code: 'FAMILY_NOT_AVAILABLE', text: () => noIpv6 },
   EINVAL: {
     code: 'ADDRESS_NOT_AVAILABLE',

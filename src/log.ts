@@ -2,11 +2,12 @@
  * Logging: one line per event, JSON for machines, readable on a terminal. The only file that knows pino.
  *
  * Lines are written without waiting; when the reader of stdout stands still, up to a mebibyte is kept and
- * what comes after is dropped and counted, because the data path must not wait for a log. JSON escapes
+ * what comes after is dropped and counted, because the data path must not wait for a log. pino's own destination
+ * is not used: at exit it retries for ever to write to a reader that has gone. JSON escapes
  * control characters; the readable form does the same, so no client can write to the operator's terminal.
  */
 import { styleText } from 'node:util';
-import { type DestinationStream, destination, type Logger, pino, stdTimeFunctions } from 'pino';
+import { type DestinationStream, type Logger, pino, stdTimeFunctions } from 'pino';
 
 export type Log = Logger;
 
@@ -25,26 +26,19 @@ export function makeLog(options: LogOptions): Log {
     timestamp: stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
   };
-  return pino(settings, pretty ? prettyOutput() : jsonOutput());
+  return pino(settings, output(pretty ? (line) => `${readable(line)}\n` : (line) => line));
 }
 
 /** Lines that a slow reader of stdout made us drop. */
 export const droppedLines = { count: 0 };
 
-function jsonOutput(): DestinationStream {
-  const output = destination({ dest: 1, sync: false, maxLength: maxWaitingBytes });
-  output.on('drop', () => droppedLines.count++);
+function output(form: (line: string) => string): DestinationStream {
   // The reader is gone (EPIPE): the service goes on without a log.
-  output.on('error', () => droppedLines.count++);
-  return output;
-}
-
-function prettyOutput(): DestinationStream {
   process.stdout.on('error', () => droppedLines.count++);
   return {
     write(line: string): void {
       if (process.stdout.writableLength > maxWaitingBytes) droppedLines.count++;
-      else process.stdout.write(`${readable(line)}\n`);
+      else process.stdout.write(form(line));
     },
   };
 }

@@ -8,14 +8,20 @@ import { createServer as createHttpServer, type Server as HttpServer } from 'nod
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { loadConfig } from '../config/load.ts';
-import { exitStatus } from '../errors.ts';
+import { DualportError, exitStatus } from '../errors.ts';
 import { makeLog } from '../log.ts';
 import { formatEndpoint } from '../net/address.ts';
 import { decode } from '../proxy-protocol/codec.ts';
 import { listenToSignals, serveUntil } from './serve.ts';
 
 export async function demo(port: string): Promise<number> {
-  const signals = listenToSignals();
+  if (!/^[1-9]\d{0,4}$/.test(port) || Number(port) > 65535) {
+    throw new DualportError(
+      'USAGE',
+      `${JSON.stringify(port)} is not a port for the demonstration: write 1 to 65535`,
+    );
+  }
+  const signals = listenToSignals('stop');
   const program = await startProgram();
   const { port: programPort } = program.address() as AddressInfo;
   const load = () =>

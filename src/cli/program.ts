@@ -109,7 +109,8 @@ function optionFor(key: OptionKey): Option {
   const { short, placeholder, list, help, group, defaultText } = options[key];
   const names = [...(short === undefined ? [] : [`-${short}`]), flagOf(key)].join(', ');
   const note = placeholder === undefined ? '' : ` (default: ${defaultText})`;
-  const option = new Option(placeholder === undefined ? names : `${names} ${placeholder}`, help + note);
+  // A switch may be turned off where a variable or the file has turned it on.
+  const option = new Option(`${names} ${placeholder ?? '[true|false]'}`, help + note);
   if (list) option.argParser((value: string, before: string[] | undefined) => [...(before ?? []), value]);
   return option.helpGroup(`${group}:`);
 }

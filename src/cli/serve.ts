@@ -23,7 +23,6 @@ export async function serve(flags: Flags): Promise<number> {
   const log = makeLog({ level: config.logLevel, format: config.logFormat });
   const signals = listenToSignals();
   await serveUntil(signals, config, load, log);
-  await new Promise<void>((resolve) => log.flush(() => resolve()));
   return exitStatus.done;
 }
 
@@ -45,7 +44,13 @@ export async function serveUntil(
   let admin: Admin | undefined;
   try {
     admin = await openAdmin(config, service, reloader);
-    await service.apply(config);
+    const applied = service.apply(config).then(() => true);
+    // A name server that does not answer must not keep a stop waiting.
+    if (!(await Promise.race([applied, signals.stop.then(() => false)]))) {
+      applied.catch(() => {});
+      admin?.close();
+      return await service.stop(0, signals.now);
+    }
   } catch (error) {
     admin?.close();
     await service.stop(0, AbortSignal.abort());
@@ -59,21 +64,21 @@ export async function serveUntil(
   signals.onReload(() => reloader.request());
   signals.onStatus(() => log.info({ status: statusOf(service, version) }, 'status'));
   await signals.stop;
-  log.info({ drainMs: config.drainTimeoutMs }, 'stopping');
-  await service.stop(config.drainTimeoutMs, signals.now);
+  const drainMs = reloader.config.drainTimeoutMs;
+  log.info({ drainMs }, 'stopping');
+  await service.stop(drainMs, signals.now);
   admin?.close();
   log.info('stopped');
 }
 
 async function openAdmin(config: Config, service: Service, reloader: Reloader): Promise<Admin | undefined> {
   if (config.admin === undefined) return undefined;
-  const { lowPort } = await readHostFacts();
   const pages = {
     metrics: () => metricsText(service, version, reloader.history),
     status: () => statusOf(service, version),
     ready: () => service.rules.length > 0 && !service.draining,
   };
-  return serveAdmin(config.admin, pages, lowPort);
+  return serveAdmin(config.admin, pages, await readHostFacts());
 }
 
 export interface Signals {
@@ -85,13 +90,16 @@ export interface Signals {
   onStatus(show: () => void): void;
 }
 
-/** Handlers are in place before anything is bound: PID 1 has no default ones, and no signal may be lost. */
-export function listenToSignals(): Signals {
+/**
+ * Handlers are in place before anything is bound: PID 1 has no default ones. A SIGHUP or SIGUSR1 that comes too
+ * early is remembered until there is somebody to act on it.
+ *
+ * @param hangup what SIGHUP means: a daemon reads its configuration again, a program on a terminal ends
+ */
+export function listenToSignals(hangup: 'reload' | 'stop' = 'reload'): Signals {
   const second = new AbortController();
-  let reload = () => {};
-  let show = () => {};
-  process.on('SIGHUP', () => reload());
-  process.on('SIGUSR1', () => show());
+  const reload = remembered('SIGHUP', hangup === 'reload');
+  const show = remembered('SIGUSR1', true);
   const stop = new Promise<void>((resolve) => {
     let stopping = false;
     const onStop = () => {
@@ -100,15 +108,25 @@ export function listenToSignals(): Signals {
       resolve();
     };
     process.on('SIGTERM', onStop).on('SIGINT', onStop);
+    if (hangup === 'stop') process.on('SIGHUP', onStop);
   });
   return {
     stop,
     now: second.signal,
-    onReload: (handler) => {
-      reload = handler;
-    },
-    onStatus: (handler) => {
-      show = handler;
-    },
+    onReload: reload,
+    onStatus: show,
+  };
+}
+
+/** Takes the handler of a signal later, and calls it at once for what has come before. */
+function remembered(signal: 'SIGHUP' | 'SIGUSR1', listen: boolean): (handler: () => void) => void {
+  let early = false;
+  let act = () => {
+    early = true;
+  };
+  if (listen) process.on(signal, () => act());
+  return (handler) => {
+    act = handler;
+    if (early) handler();
   };
 }

@@ -8,7 +8,7 @@
  * nothing here knows of rules or of other ports.
  */
 import { DualportError } from '../errors.ts';
-import { type Address, formatAddress, tryParseZoned } from '../net/address.ts';
+import { type Address, formatAddress, isUnicast, isUnspecified, tryParseZoned } from '../net/address.ts';
 
 export type Protocol = 'tcp' | 'udp';
 
@@ -112,6 +112,12 @@ function parseHost(text: string, hostText: string): BindHost | undefined {
   if (inner === '') return undefined;
   const host = tryParseZoned(inner);
   if (host === undefined) throw notAnAddress(text, hostText);
+  if (!isUnicast(host.address) && !isUnspecified(host.address)) {
+    throw refused(text, 'nobody can connect to a multicast or broadcast address');
+  }
+  if (host.zone === '' && isLinkLocal(host.address)) {
+    throw refused(text, `a link-local address needs its interface, as in [${inner}%eth0]`);
+  }
   if (host.zone === '') return host;
   if (bracketed === undefined) throw refused(text, `write an address with a zone in brackets, [${inner}]`);
   if (!isLinkLocal(host.address)) throw refused(text, 'only a link-local address (fe80::/10) has a zone');

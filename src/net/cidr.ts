@@ -23,6 +23,7 @@ export function parseCidr(text: string): Cidr {
   const length = slash < 0 ? width : prefixLength(text.slice(slash + 1), width);
   if (length === undefined) throw notCidr(text, `the prefix length is a number from 0 to ${width}`);
   const bits = ipv4Text ? 96 + length : length;
+  if (!ipv4Text && bits < 96 && isIpv4(address)) throw notCidr(text, mappedAdvice(address, bits));
   const first = masked(address, bits);
   if (Buffer.compare(first, address) !== 0) {
     const meant = formatCidr({ address: first, bits });
@@ -99,6 +100,12 @@ function prefixLength(text: string, width: number): number | undefined {
   if (!/^(0|[1-9]\d{0,2})$/.test(text)) return undefined;
   const length = Number(text);
   return length <= width ? length : undefined;
+}
+
+/** What is behind ::ffff: counts from bit 96 on; a shorter prefix was meant as IPv4's own. */
+function mappedAdvice(address: Address, bits: number): string {
+  const meant = bits <= 32 ? `; write ${formatAddress(address)}/${bits}` : '';
+  return `a v4-mapped prefix has a length of 96 or more${meant}`;
 }
 
 function notCidr(text: string, why: string): DualportError {

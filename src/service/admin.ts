@@ -8,12 +8,21 @@
  * On a loopback address only requests for a loopback host are answered, so that a web page whose name was
  * made to point here cannot read along. A socket file left by a killed process is replaced, a live one never.
  */
-import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { chmodSync, existsSync, lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { connect, type ListenOptions } from 'node:net';
+import { dirname } from 'node:path';
 import type { AdminAddress } from '../config/admin-address.ts';
 import { DualportError, errnoOf, listenError, messageOf } from '../errors.ts';
-import { formatEndpoint, formatHost, isLoopback, tryParseAddress } from '../net/address.ts';
+import {
+  type Endpoint,
+  formatEndpoint,
+  formatHost,
+  isIpv4,
+  isLoopback,
+  tryParseAddress,
+} from '../net/address.ts';
+import type { HostFacts } from './host.ts';
 
 export interface AdminPages {
   readonly metrics: () => string;
@@ -37,10 +46,11 @@ const serverOptions = {
   requestTimeout: 10_000,
   keepAliveTimeout: 5000,
 };
-const mostConnections = 64;
+/** Each holds a descriptor of those that are reserved for the process itself. */
+const mostConnections = 8;
 
 /** @throws DualportError when an address cannot be listened on; nothing is left bound then */
-export async function serveAdmin(address: AdminAddress, pages: AdminPages, lowPort: number): Promise<Admin> {
+export async function serveAdmin(address: AdminAddress, pages: AdminPages, host: HostFacts): Promise<Admin> {
   const servers: Server[] = [];
   const admin = {
     close: () => {
@@ -49,7 +59,9 @@ export async function serveAdmin(address: AdminAddress, pages: AdminPages, lowPo
   };
   try {
     if (address.kind === 'path') servers.push(await serveSocket(address.path, pages));
-    else for (const endpoint of address.endpoints) servers.push(await serveTcp(endpoint, pages, lowPort));
+    else
+      for (const endpoint of reachable(address.endpoints, host))
+        servers.push(await serveTcp(endpoint, pages, host.lowPort));
   } catch (error) {
     admin.close();
     throw error;
@@ -57,11 +69,13 @@ export async function serveAdmin(address: AdminAddress, pages: AdminPages, lowPo
   return admin;
 }
 
-async function serveTcp(
-  endpoint: Parameters<typeof formatEndpoint>[0],
-  pages: AdminPages,
-  lowPort: number,
-): Promise<Server> {
+/** A port alone stands for both loopback addresses; a host without IPv6 has only one of them. */
+function reachable(endpoints: readonly Endpoint[], host: HostFacts): readonly Endpoint[] {
+  if (host.ipv6 || endpoints.length < 2) return endpoints;
+  return endpoints.filter(({ address }) => isIpv4(address));
+}
+
+async function serveTcp(endpoint: Endpoint, pages: AdminPages, lowPort: number): Promise<Server> {
   const guarded = isLoopback(endpoint.address);
   const server = makeServer(pages, guarded);
   try {
@@ -82,13 +96,17 @@ async function serveSocket(path: string, pages: AdminPages): Promise<Server> {
     });
     chmodSync(path, 0o660);
   } catch (error) {
-    const why =
-      errnoOf(error) === 'EADDRINUSE'
-        ? 'another program listens there, or it is not a socket'
-        : messageOf(error);
+    const why = socketTrouble(path, error);
     throw new DualportError('LISTEN', `cannot serve --admin on ${path}: ${why}`, { cause: error });
   }
   return server;
+}
+
+function socketTrouble(path: string, error: unknown): string {
+  if (errnoOf(error) === 'EADDRINUSE') return 'another program listens there, or it is not a socket';
+  return existsSync(dirname(path))
+    ? messageOf(error)
+    : `the folder ${dirname(path)} does not exist; make it first`;
 }
 
 /** Refused by the kernel: it is a socket, and nobody has it open any more. */
@@ -157,6 +175,8 @@ function listening(server: Server, options: ListenOptions): Promise<void> {
     server.once('error', reject);
     server.listen(options, () => {
       server.off('error', reject);
+      // accept(2) failed for one connection; the server itself is sound.
+      server.on('error', () => {});
       resolve();
     });
   });

@@ -43,7 +43,9 @@ export function flowLog(log: Log, budget: LogBudget, accessLog: boolean): (recor
     const level = levels[record.reason];
     const failed = level !== 'debug';
     if (!failed && !accessLog) return;
-    if (failed && !budget.allows(record.reason)) return;
+    // A refused datagram is no flow, and its source may be forged: no log can promise a line for each.
+    const promised = accessLog && record.flow.protocol === 'tcp';
+    if (failed && !promised && !budget.allows(record.reason)) return;
     log[failed ? level : 'info'](attributes(record), failed ? 'flow failed' : 'flow ended');
   };
 }

@@ -27,6 +27,11 @@ export class Reloader {
     this.#log = log;
   }
 
+  /** The configuration in force. */
+  get config(): Config {
+    return this.#config;
+  }
+
   get history(): ReloadHistory {
     return this.#history;
   }

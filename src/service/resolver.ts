@@ -3,6 +3,7 @@
  * while the name server is away; a name that never resolved gives no upstream, and its clients are reset
  * until it does. Connections are made to the addresses, so nothing is looked up per flow.
  */
+import type { LookupAddress } from 'node:dns';
 import { lookup } from 'node:dns/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Rule } from '../config/rules.ts';
@@ -20,29 +21,38 @@ export class Resolver {
   readonly #log: Log;
   readonly #addresses = new Map<string, readonly Endpoint[]>();
   readonly #changed: () => void;
+  readonly #stopped = new AbortController();
+  #wanted = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
-  #closed = false;
 
   /** @param changed called when a name's addresses are others than before */
   constructor(log: Log, changed: () => void) {
     this.#log = log;
     this.#changed = changed;
+    // A process ends only when its look-ups have: without this, ten seconds after SIGTERM with a dead name server.
+    process.env['RES_OPTIONS'] ??= 'timeout:1 attempts:2';
   }
 
   /**
-   * Looks up every name of these rules that is not known yet; names no rule has are forgotten. A name server
-   * that does not answer holds nothing up: its names are told of when they are known.
+   * Looks up every name of these rules that is not known yet; nothing is forgotten, for the rules may turn out
+   * not to be accepted. A name server that does not answer holds nothing up: its names are told of when they
+   * are known.
    */
   async follow(rules: readonly Rule[]): Promise<void> {
-    const names = new Set(
-      rules.flatMap((rule) => rule.to.flatMap((to) => (to.kind === 'name' ? [to.name] : []))),
-    );
-    for (const name of this.#addresses.keys()) if (!names.has(name)) this.#addresses.delete(name);
-    const fresh = [...names].filter((name) => !this.#addresses.has(name));
+    const fresh = namesOf(rules).filter((name) => !this.#wanted.has(name));
+    for (const name of fresh) this.#wanted.add(name);
     const looking = Promise.all(fresh.map((name) => this.#lookUp(name)));
-    const late = await Promise.race([looking.then(() => false), sleep(waitMs, true, { ref: false })]);
-    if (late) void looking.then(() => this.#closed || this.#changed());
-    if (names.size > 0 && this.#timer === undefined) this.#schedule();
+    const signal = this.#stopped.signal;
+    const tooLate = sleep(waitMs, true, { ref: false, signal }).catch(() => true);
+    const late = await Promise.race([looking.then(() => false), tooLate]);
+    if (late) void looking.then(() => signal.aborted || this.#changed());
+    if (this.#wanted.size > 0 && this.#timer === undefined) this.#schedule();
+  }
+
+  /** Forgets the names that none of these rules has. */
+  retain(rules: readonly Rule[]): void {
+    this.#wanted = new Set(namesOf(rules));
+    for (const name of this.#addresses.keys()) if (!this.#wanted.has(name)) this.#addresses.delete(name);
   }
 
   /** The rule's upstreams as they are known now. */
@@ -55,12 +65,12 @@ export class Resolver {
   }
 
   close(): void {
-    this.#closed = true;
+    this.#stopped.abort();
     clearTimeout(this.#timer);
   }
 
   #schedule(): void {
-    if (this.#closed) return;
+    if (this.#stopped.signal.aborted) return;
     this.#timer = setTimeout(() => void this.#refresh(), refreshMs);
     this.#timer.unref();
   }
@@ -68,8 +78,8 @@ export class Resolver {
   async #refresh(): Promise<void> {
     const before = this.#known();
     // One after the other: look-ups share the four threads of libuv with everything else.
-    for (const name of [...this.#addresses.keys()]) await this.#lookUp(name);
-    if (!this.#closed && this.#known() !== before) this.#changed();
+    for (const name of [...this.#wanted]) await this.#lookUp(name);
+    if (!this.#stopped.signal.aborted && this.#known() !== before) this.#changed();
     this.#schedule();
   }
 
@@ -78,19 +88,24 @@ export class Resolver {
   }
 
   async #lookUp(name: string): Promise<void> {
-    try {
-      const found = await lookup(name, { all: true, verbatim: true });
-      // Sorted, because name servers rotate their answers and a rotation is no change.
-      const texts = [...new Set(found.map(({ address }) => address))].sort().slice(0, mostAddresses);
-      this.#addresses.set(
-        name,
-        texts.map((text) => endpointOf(text, 0)),
-      );
-    } catch (error) {
-      const known = this.#addresses.get(name) ?? [];
+    const known = this.#addresses.get(name) ?? [];
+    const found = await lookup(name, { all: true, verbatim: true }).catch((error: unknown) => {
       if (known.length === 0)
         this.#log.warn({ name, reason: messageOf(error) }, 'upstream name does not resolve');
-      this.#addresses.set(name, known);
-    }
+      return undefined;
+    });
+    // Forgotten while it was looked up.
+    if (this.#wanted.has(name)) this.#addresses.set(name, found === undefined ? known : endpointsOf(found));
   }
+}
+
+function namesOf(rules: readonly Rule[]): readonly string[] {
+  const names = rules.flatMap((rule) => rule.to.flatMap((to) => (to.kind === 'name' ? [to.name] : [])));
+  return [...new Set(names)];
+}
+
+/** Sorted, because name servers rotate their answers and a rotation is no change. */
+function endpointsOf(found: readonly LookupAddress[]): readonly Endpoint[] {
+  const texts = [...new Set(found.map(({ address }) => address))].sort().slice(0, mostAddresses);
+  return texts.map((text) => endpointOf(text, 0));
 }

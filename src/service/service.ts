@@ -44,6 +44,7 @@ export class Service {
   readonly #resolver: Resolver;
   readonly #running = new Map<string, RunningRule>();
   #config: Config;
+  #applying: Promise<void> = Promise.resolve();
 
   constructor(config: Config, log: Log) {
     const openFiles = openFileLimit();
@@ -65,10 +66,16 @@ export class Service {
     return [...this.#running.values()];
   }
 
-  /** Makes the configuration the one that runs, or throws and leaves everything as it was. */
-  async apply(config: Config): Promise<void> {
+  /** Makes the configuration the one that runs, or throws and leaves everything as it was. One at a time. */
+  apply(config: Config): Promise<void> {
+    this.#applying = this.#apply(config);
+    return this.#applying;
+  }
+
+  async #apply(config: Config): Promise<void> {
     const host = await readHostFacts();
     await this.#resolver.follow(config.rules);
+    if (this.draining) throw stopping();
     const { open, keep, close } = reconcile(new Set(this.#running.keys()), config.rules);
     const before = this.#config;
     this.#config = config;
@@ -76,8 +83,10 @@ export class Service {
       await this.#open(open, close, host);
     } catch (error) {
       this.#config = before;
+      this.#resolver.retain(before.rules);
       throw error;
     }
+    this.#resolver.retain(config.rules);
     for (const name of close) await this.#close(name);
     for (const rule of keep) this.#replacePlan(rule);
     this.#warn(open, host);
@@ -86,13 +95,15 @@ export class Service {
   /** No new flows; waits for those that are busy, then resets the rest. */
   async stop(drainMs: number, now: AbortSignal): Promise<void> {
     this.draining = true;
+    this.#resolver.close();
+    // What is being opened now must be closed with the rest.
+    await this.#applying.catch(() => {});
     const deadline = performance.now() + drainMs;
     await Promise.all(this.#listeners().map((listener) => listener.stop()));
     while (this.engine.busyFlows() > 0 && performance.now() < deadline && !now.aborted)
       await sleep(drainPollMs);
     const cut = this.engine.busyFlows();
     if (cut > 0) this.#log.warn({ flows: cut }, 'flows were cut at the end of the drain');
-    this.#resolver.close();
     await this.engine.close();
     this.#budget.close();
   }
@@ -112,12 +123,13 @@ export class Service {
       }
     } catch (error) {
       for (const name of opened) await this.#close(name);
-      for (const { rule } of closed) await this.#reopen(rule, host);
+      for (const running of closed) await this.#reopen(running, host);
       throw error;
     }
   }
 
   async #openOne(rule: Rule, host: HostFacts, group: RuleGroup = new RuleGroup()): Promise<void> {
+    if (this.draining) throw stopping();
     const upstreams = this.#resolver.upstreams(rule);
     const listeners = await bindRule(this.engine, rule, this.#plan(rule, group, upstreams), host);
     this.#running.set(rule.name, { rule, group, listeners, upstreams });
@@ -126,8 +138,9 @@ export class Service {
     this.#log.info({ rule: rule.name, listen, to, source: rule.source }, 'listening');
   }
 
-  async #reopen(rule: Rule, host: HostFacts): Promise<void> {
-    await this.#openOne(rule, host).catch((error: unknown) => {
+  /** With the group it had: its flows go on, and count. */
+  async #reopen({ rule, group }: RunningRule, host: HostFacts): Promise<void> {
+    await this.#openOne(rule, host, group).catch((error: unknown) => {
       this.#log.error({ rule: rule.name, reason: messageOf(error) }, 'a rule could not be opened again');
     });
   }
@@ -176,6 +189,10 @@ export class Service {
       this.#log.warn('this host has no IPv6: ports without an address are published on IPv4 only');
     }
   }
+}
+
+function stopping(): Error {
+  return new Error('dualport is stopping');
 }
 
 function isInUse(error: unknown): boolean {

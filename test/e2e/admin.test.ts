@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
 import { until } from '../engine/harness.ts';
-import { freePort, Running, runToEnd } from '../support/process.ts';
+import { freePort, freeRange, Running, runToEnd } from '../support/process.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'dualport-admin-'));
 const running: Running[] = [];
@@ -62,7 +62,7 @@ test('metrics are Prometheus text and count what happened', async () => {
 });
 
 test('every metric has its help and type once, directly before its samples', async () => {
-  const port = await freePort();
+  const port = await freeRange(3);
   const socketPath = join(directory, 'types.sock');
   await ready(['-p', `${port}-${port + 2}:80-82`, '-t', '198.18.0.1', '--admin', socketPath]);
   const { body } = await ask({ socketPath, path: '/metrics' });
@@ -128,7 +128,7 @@ test('nothing can be changed: other methods and paths are refused', async () => 
 });
 
 test('the socket is for owner and group; a stale one is replaced, a live one and a file never', async () => {
-  const port = await freePort();
+  const port = await freeRange(3);
   const socketPath = join(directory, 'stale.sock');
   const args = ['-p', `${port}:80`, '-t', '198.18.0.1', '--admin', socketPath];
   const first = await ready(args);

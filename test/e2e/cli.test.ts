@@ -116,6 +116,30 @@ const bad: readonly Bad[] = [
     code: 78,
     says: /:3:13: .*none, proxy-v1, proxy-v2/,
   },
+  {
+    what: 'a multicast address to listen on',
+    args: ['-p', '[ff02::1]:80:80'],
+    code: 2,
+    says: /--publish.*multicast/,
+  },
+  {
+    what: 'a link-local address without its interface',
+    args: ['-p', '[fe80::1]:80:80'],
+    code: 2,
+    says: /\[fe80::1%eth0\]/,
+  },
+  {
+    what: 'a v4-mapped prefix that is too short',
+    args: ['-p', '8080:80', '--deny', '::ffff:10.0.0.0/8'],
+    code: 2,
+    says: /96 or more; write 10\.0\.0\.0\/8/,
+  },
+  {
+    what: 'an admin socket in no folder',
+    args: ['-p', '8080:80', '-t', '198.18.0.1', '--admin', '/nonexistent/a.sock'],
+    code: 1,
+    says: /folder \/nonexistent does not exist/,
+  },
   { what: 'a demonstration on no port', args: ['demo', 'http'], code: 2, says: /http/ },
   { what: 'status without an address', args: ['status'], code: 2, says: /--admin.*DUALPORT_ADMIN/ },
   {

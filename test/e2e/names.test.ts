@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { after, before, test } from 'node:test';
 import { until } from '../engine/harness.ts';
 import { main, Running } from '../support/process.ts';
@@ -16,6 +17,8 @@ const enter = ['ip', 'netns', 'exec', namespace];
 function remove(): void {
   spawnSync('ip', ['netns', 'del', namespace]);
   rmSync(etc, { recursive: true, force: true });
+  // Ours if it is empty; otherwise rmdir leaves it alone.
+  spawnSync('rmdir', [dirname(etc)]);
 }
 
 before(() => {

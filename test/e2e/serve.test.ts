@@ -1,15 +1,16 @@
 /** The running service: start, reload, signals, logs. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import dgram from 'node:dgram';
 import { once } from 'node:events';
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { until } from '../engine/harness.ts';
-import { freePort, main, Running, runToEnd } from '../support/process.ts';
+import { freePort, freeRange, main, Running, runToEnd } from '../support/process.ts';
 import { skipUnless } from '../support/requirements.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'dualport-serve-'));
@@ -84,7 +85,7 @@ test('a port left to the kernel is the same on both families', async () => {
 });
 
 test('of a range for one container port the first free one is taken', async () => {
-  const first = await freePort();
+  const first = await freeRange(21);
   const blocker = net.createServer().listen(first, '::');
   await once(blocker, 'listening');
   try {
@@ -131,7 +132,7 @@ test('failures are logged without an access log, and repeats are counted instead
 });
 
 test('a busy port ends the start with status 69, names it, and leaves nothing bound', async () => {
-  const port = await freePort();
+  const port = await freeRange(5);
   const blocker = net.createServer().listen(port + 2, '127.0.0.1');
   await once(blocker, 'listening');
   try {
@@ -355,12 +356,122 @@ test('SIGUSR1 logs the status and opens no inspector', async () => {
   assert.equal(process.stderr, '');
 });
 
-test('a reader of the log that stands still or goes away stops no connection', async () => {
+test('a reader of the log that stands still or goes away stops neither connections nor the end', async () => {
+  for (const leaves of [false, true]) {
+    const port = await freePort();
+    const process = await ready(['-p', `${port}:${echoPort}`, '-t', '127.0.0.1', '--access-log']);
+    process.child.stdout?.pause();
+    for (let i = 0; i < 600; i++) assert.equal(await exchange(port), 'ping');
+    if (leaves) process.child.stdout?.destroy();
+    for (let i = 0; i < 20; i++) assert.equal(await exchange(port), 'ping');
+    process.signal('SIGTERM');
+    await until(() => process.child.exitCode === 0, 'the end', 2000);
+  }
+});
+
+test('with an access log every refused connection has its line', async () => {
   const port = await freePort();
-  const process = await ready(['-p', `${port}:${echoPort}`, '-t', '127.0.0.1', '--access-log']);
-  process.child.stdout?.pause();
-  for (let i = 0; i < 600; i++) assert.equal(await exchange(port), 'ping');
-  process.child.stdout?.destroy();
-  for (let i = 0; i < 20; i++) assert.equal(await exchange(port), 'ping');
-  assert.equal(process.child.exitCode, null);
+  const process = await ready([
+    '-p',
+    `${port}:${echoPort}`,
+    '-t',
+    '127.0.0.1',
+    '--access-log',
+    '--deny',
+    '127.0.0.0/8',
+  ]);
+  for (let i = 0; i < 40; i++) await exchange(port).catch(() => {});
+  await process.says('flow failed', 40);
+});
+
+test('what becomes of UDP is logged too: a refusing upstream, and a peer that is not trusted', async () => {
+  const [port, trusted, closed] = [await freePort(), await freePort(), await freePort()];
+  const path = join(directory, 'udp.yaml');
+  writeFileSync(
+    path,
+    `publish:
+  - {ports: "127.0.0.1:${port}:${closed}/udp", to: 127.0.0.1, udpTimeout: 500ms}
+  - {ports: "127.0.0.1:${trusted}:${closed}/udp", to: 127.0.0.1, acceptProxy: 198.18.0.0/15}
+`,
+  );
+  const process = await ready(['-c', path]);
+  const socket = dgram.createSocket('udp4');
+  socket.send('hello', port, '127.0.0.1');
+  socket.send('hello', trusted, '127.0.0.1');
+  await process.says('flow failed', 2);
+  socket.close();
+  const reasons = process.said('flow failed').map((line) => line['dualport.close_reason']);
+  assert.deepEqual(new Set(reasons), new Set(['connect-refused', 'header-untrusted']));
+});
+
+test('a refused reload leaves a rule with a name as it was, also after its port was given up for a moment', async () => {
+  const [port, busy] = [await freePort(), await freePort()];
+  const blocker = net.createServer().listen(busy, '127.0.0.1');
+  await once(blocker, 'listening');
+  const path = join(directory, 'name.yaml');
+  const rule = (host: string, container: number) =>
+    `  - {ports: "127.0.0.1:${port}:${container}", to: ${host}}\n`;
+  writeFileSync(path, `publish:\n${rule('localhost', echoPort)}`);
+  const process = await ready(['-c', path]);
+  try {
+    writeFileSync(
+      path,
+      `publish:\n${rule('127.0.0.1', echoPort + 1)}  - {ports: "127.0.0.1:${busy}:80", to: 198.18.0.1}\n`,
+    );
+    process.signal('SIGHUP');
+    await process.says('configuration not reloaded: the old one stays in force');
+    assert.equal(await exchange(port), 'ping');
+  } finally {
+    blocker.close();
+  }
+});
+
+test('the drain timeout of a reloaded file is the one that counts', async () => {
+  const port = await freePort();
+  const path = join(directory, 'drain.yaml');
+  writeConfig(path, [`${port}:${echoPort}`]);
+  const process = await ready(['-c', path]);
+  writeFileSync(path, `drainTimeout: 300ms\npublish:\n  - {ports: "${port}:${echoPort}", to: 127.0.0.1}\n`);
+  process.signal('SIGHUP');
+  await process.says('configuration reloaded');
+  process.signal('SIGTERM');
+  assert.equal((await process.says('stopping'))['drainMs'], 300);
+});
+
+test('a SIGHUP that comes while dualport starts is not lost', async () => {
+  const port = await freePort();
+  const path = join(directory, 'early.yaml');
+  // The name keeps the start busy for a while.
+  writeFileSync(
+    path,
+    `publish:\n  - {ports: "${port}:${echoPort}", to: [127.0.0.1, no-such-host.invalid]}\n`,
+  );
+  const process = start(['-c', path]);
+  const handled = () =>
+    /^SigCgt:\t[0-9a-f]*[13579bdf]$/m.test(readFileSync(`/proc/${process.child.pid}/status`, 'utf8'));
+  await until(handled, 'the handler of SIGHUP, which is signal 1');
+  const storm = setInterval(() => process.signal('SIGHUP'), 5);
+  await process.says('ready').finally(() => clearInterval(storm));
+  await process.says('configuration reloaded');
+  assert.equal(await exchange(port), 'ping');
+});
+
+test('more ports than files may be open is refused with the remedy', async () => {
+  const port = await freeRange(300);
+  const command = ['prlimit', '--nofile=256', globalThis.process.execPath, main];
+  const { code, stderr } = await start(['-p', `${port}-${port + 299}:20000-20299`, '-t', '198.18.0.1'], {
+    command,
+  }).exit;
+  assert.equal(code, 1);
+  assert.match(stderr, /ulimit -n.*LimitNOFILE/);
+});
+
+test('a switch of the environment can be turned off by a flag', async () => {
+  const { stdout } = await runToEnd(
+    ['check', '--json', '-p', '80:80', '-t', '10.0.0.1', '--access-log=false'],
+    {
+      DUALPORT_ACCESS_LOG: 'true',
+    },
+  );
+  assert.equal(JSON.parse(stdout).accessLog, false);
 });

@@ -80,12 +80,38 @@ export function runToEnd(args: readonly string[], env: NodeJS.ProcessEnv = {}): 
   return new Running(args, { env }).exit;
 }
 
-/** A port that is free on both families now. */
+const given = new Set<number>();
+
+/** A port that is free on both families now, and that nobody in this process was given before. */
 export async function freePort(): Promise<number> {
+  const port = await chosenPort();
+  if (given.has(port)) return freePort();
+  given.add(port);
+  return port;
+}
+
+async function chosenPort(): Promise<number> {
   const server = net.createServer().listen(0, '::');
   await once(server, 'listening');
   const { port } = server.address() as net.AddressInfo;
   server.close();
   await once(server, 'close');
   return port;
+}
+
+/** The first of several free ports in a row, from below those the kernel gives to clients. */
+export async function freeRange(count: number): Promise<number> {
+  const first = 10_000 + Math.floor(Math.random() * 20_000);
+  const ports = Array.from({ length: count }, (_, i) => first + i);
+  const free = await Promise.all(ports.map(isFree));
+  return free.every(Boolean) ? first : freeRange(count);
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const server = net.createServer();
+  const bound = await new Promise<boolean>((resolve) => {
+    server.once('error', () => resolve(false)).listen(port, '::', () => resolve(true));
+  });
+  if (bound) await new Promise((resolve) => server.close(resolve));
+  return bound;
 }

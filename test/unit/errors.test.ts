@@ -114,7 +114,7 @@ const provoked: Readonly<Record<ErrorCode, () => unknown>> = {
     throw noIpv6Error('tcp', '[::]:8080');
   },
   PRIVILEGE: listening('EACCES', '[::]:80'),
-  LISTEN: listening('EMFILE', '0.0.0.0:8080', 'listen EMFILE: too many open files 0.0.0.0:8080'),
+  LISTEN: listening('EMFILE', '0.0.0.0:8080'),
   ADMIN: () => run(['status', '--admin', '/run/dualport/admin.sock']),
 };
 
@@ -166,7 +166,7 @@ const advice: Readonly<Record<string, readonly [code: ErrorCode, names: readonly
   ],
   EAFNOSUPPORT: ['FAMILY_NOT_AVAILABLE', [/no IPv6/, /net\.ipv6\.conf\.all\.disable_ipv6=0/, /IPv4 address/]],
   EINVAL: ['ADDRESS_NOT_AVAILABLE', [/link-local/, /\[fe80::1%eth0\]/]],
-  EMFILE: ['LISTEN', [/the system said EMFILE$/]],
+  EMFILE: ['LISTEN', [/ulimit -n/, /LimitNOFILE=/]],
   ENOBUFS: ['LISTEN', [/the system said ENOBUFS$/]],
 };
 for (const [errno, [code, names]] of Object.entries(advice)) {

@@ -111,7 +111,7 @@ export class UdpFlow implements SweptFlow, UdpUpstreamOwner {
   checkIdle(nowMs: number): void {
     const { udpMs, udpStreamMs } = this.plan.timeouts;
     const limitMs = this.#upstream.answered ? udpStreamMs : udpMs;
-    if (limitMs > 0 && nowMs - this.#lastActiveMs >= limitMs) this.#close('idle');
+    if (limitMs > 0 && nowMs - this.#lastActiveMs >= limitMs) this.#close(this.#upstream.failure ?? 'idle');
   }
 
   evict(): void {

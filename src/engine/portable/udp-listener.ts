@@ -10,7 +10,7 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { networkInterfaces } from 'node:os';
 import { count } from '../../flow/counters.ts';
-import type { NewFlow } from '../../flow/flow.ts';
+import type { CloseReason, NewFlow } from '../../flow/flow.ts';
 import {
   type Endpoint,
   endpointKey,
@@ -120,14 +120,23 @@ class UdpListener implements Listener, UdpFlowOwner {
 
   /** Each datagram carries its own header (PROXY protocol, 2.2), so each is a word about its own client. */
   #receiveAnnounced(datagram: Buffer, from: RemoteInfo): void {
-    const decoded = this.#isTrusted(from.address) ? decode(datagram, 'udp') : undefined;
-    if (decoded?.state !== 'done') return count(this.#plan.group.counters, 'headerErrors');
+    if (!this.#isTrusted(from.address)) return this.#badHeader(from, 'header-untrusted');
+    const decoded = decode(datagram, 'udp');
+    if (decoded.state !== 'done') {
+      const missing = decoded.state === 'error' && decoded.error === 'not-proxy';
+      return this.#badHeader(from, missing ? 'header-missing' : 'header-invalid');
+    }
     const { source, destination } = decoded.header;
     const announced = source && destination ? { client: source, dialled: destination } : undefined;
     const key = announced
       ? `${from.address} ${endpointKey(announced.client)} ${endpointKey(announced.dialled)}`
       : from.address;
     this.#relay(datagram.subarray(decoded.length), from, key, announced);
+  }
+
+  #badHeader(from: RemoteInfo, reason: CloseReason): void {
+    count(this.#plan.group.counters, 'headerErrors');
+    this.#refuse(this.#newFlow(endpointOf(from.address, from.port)), reason);
   }
 
   /** No address is read per datagram: nearly all come from one and the same proxy in front. */
@@ -163,15 +172,7 @@ class UdpListener implements Listener, UdpFlowOwner {
       this.#dropped('droppedSource');
       return undefined;
     }
-    const flow: NewFlow = {
-      protocol: 'udp',
-      peer,
-      local: this.local,
-      client: peer,
-      dialled: this.local,
-      ...announced,
-    };
-    const opened = this.#admit(flow);
+    const opened = this.#admit({ ...this.#newFlow(peer), ...announced });
     if (opened === undefined) return undefined;
     this.#keys.set(opened, key);
     const byPort = this.#flows.get(key);
@@ -180,26 +181,26 @@ class UdpListener implements Listener, UdpFlowOwner {
     return opened;
   }
 
+  #newFlow(peer: Endpoint): NewFlow {
+    return { protocol: 'udp', peer, local: this.local, client: peer, dialled: this.local };
+  }
+
   #admit(flow: NewFlow): UdpFlow | undefined {
     const plan = this.#plan;
     const verdict = plan.decide(flow);
     if ('refuse' in verdict) {
       count(plan.group.counters, verdict.refuse === 'no-upstream' ? 'droppedNoUpstream' : 'refusedByAccess');
-      plan.ended({
-        rule: plan.rule,
-        flow,
-        upstream: undefined,
-        fallback: false,
-        uniqueId: undefined,
-        bytes: [0, 0],
-        durationMs: 0,
-        reason: verdict.refuse,
-      });
-      return undefined;
+      return this.#refuse(flow, verdict.refuse);
     }
     const place = this.#context.admission.admit(plan.group, plan.limits, 'udp', flow.client.address);
-    if (typeof place === 'string') return undefined;
+    if (typeof place === 'string') return this.#refuse(flow, place);
     return new UdpFlow(this.#context, this, plan, flow, place, verdict);
+  }
+
+  /** A datagram that makes no flow has a record all the same: somebody wants to know why it went nowhere. */
+  #refuse(flow: NewFlow, reason: CloseReason): undefined {
+    const nothing = { upstream: undefined, fallback: false, uniqueId: undefined, durationMs: 0 };
+    this.#plan.ended({ rule: this.#plan.rule, flow, ...nothing, bytes: [0, 0], reason });
   }
 
   #isOwnListener(peer: Endpoint): boolean {

@@ -43,6 +43,7 @@ export class UdpUpstream {
   #answered = false;
   #kept: Buffer | undefined;
   #exhaustedMs = 0;
+  #failure: ConnectFailure | undefined;
   #closed = false;
 
   /** @param header the PROXY header's bytes, when the upstream is to know the client */
@@ -59,6 +60,11 @@ export class UdpUpstream {
     this.#header = header;
     this.#counters = counters;
     this.#order = context.failed.udp.order(accepted.upstreams);
+  }
+
+  /** Why nobody could be reached in the last round through the order; undefined when that is not known. */
+  get failure(): ConnectFailure | undefined {
+    return this.#exhaustedMs === 0 ? undefined : this.#failure;
   }
 
   get answered(): boolean {
@@ -181,6 +187,7 @@ export class UdpUpstream {
   #exhausted(failure: ConnectFailure): void {
     if (this.#exhaustedMs === 0) {
       this.#exhaustedMs = performance.now();
+      this.#failure = failure;
       count(this.#counters, failureCounter[failure]);
     }
     if (!this.#ready) this.#closeSocket();

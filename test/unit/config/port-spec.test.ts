@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import { formatPortSpec, type PublishedPort, parsePortSpec as parse } from '../../../src/config/port-spec.ts';
+import {
+  formatPortSpec,
+  isLinkLocal,
+  type PublishedPort,
+  parsePortSpec as parse,
+} from '../../../src/config/port-spec.ts';
 import { DualportError } from '../../../src/errors.ts';
-import { fromBytes, isIpv4 } from '../../../src/net/address.ts';
+import { fromBytes, isIpv4, isUnicast, isUnspecified } from '../../../src/net/address.ts';
 
 /** What a text publishes, each port in canonical text. */
 function ports(text: string): readonly string[] {
@@ -131,7 +136,9 @@ const address = fc.oneof(
   fc.uint8Array({ minLength: 4, maxLength: 4 }),
   fc.uint8Array({ minLength: 16, maxLength: 16 }),
 );
-const plainHost = address.map((bytes) => ({ address: fromBytes(bytes), zone: '' }));
+const plainHost = address
+  .map((bytes) => ({ address: fromBytes(bytes), zone: '' }))
+  .filter(({ address }) => (isUnicast(address) || isUnspecified(address)) && !isLinkLocal(address));
 const linkLocalHost = fc
   .record({ tail: fc.uint8Array({ minLength: 8, maxLength: 8 }), zone: fc.stringMatching(/^[\w.-]{1,15}$/) })
   .map(({ tail, zone }) => ({

@@ -92,9 +92,14 @@ const meant: Readonly<Record<string, string>> = {
   '::1/0': '::/0',
   '::ffff:10.0.0.1/104': '10.0.0.0/8',
   '::ffff:192.0.2.129/121': '192.0.2.128/25',
-  '::ffff:0:0/95': '::fffe:0:0/95',
-  '::ffff:10.0.0.0/8': '::/8',
 };
+test('a v4-mapped text shorter than its 96 bits is told what was meant, not a prefix of half the world', () => {
+  assert.throws(() => parseCidr('::ffff:10.0.0.0/8'), {
+    message:
+      '"::ffff:10.0.0.0/8" is not an address prefix: a v4-mapped prefix has a length of 96 or more; write 10.0.0.0/8',
+  });
+  assert.throws(() => parseCidr('::ffff:0:0/95'), { message: /has a length of 96 or more$/ });
+});
 for (const [text, prefix] of Object.entries(meant)) {
   test(`${text} is refused, and ${prefix} offered`, () => {
     assert.throws(() => parseCidr(text), {
