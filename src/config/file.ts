@@ -32,8 +32,9 @@ export interface FileEntry {
  */
 export function parseFile(name: string, text: string): FileConfig {
   const document = parseYaml(name, text);
-  const result = v.safeParse(fileShape, document.value, { abortEarly: true });
-  if (!result.success) throw misshapen(document, result.issues[0]);
+  const result = v.safeParse(fileShape, document.value);
+  // A mistyped key is also a missing one; what was written says more than what was not.
+  if (!result.success) throw misshapen(document, result.issues.find(isUnknownKey) ?? result.issues[0]);
   const { defaults = {}, publish = [], ...process } = result.output;
   return {
     process: readSection(document, [], processKeys, process),
@@ -119,12 +120,19 @@ function writtenAt(document: YamlDocument, path: Path, raw: Raw): readonly Writt
 
 function misshapen(document: YamlDocument, issue: v.BaseIssue<unknown>): DualportError {
   const path = (issue.path ?? []).map((item) => item.key as string | number);
-  const isKey = issue.type === 'strict_object' && issue.path?.at(-1)?.origin === 'key';
-  if (isKey && issue.expected === 'never') return unknownKey(document, path);
+  if (isUnknownKey(issue)) return unknownKey(document, path);
   // A key that is missing has no place; the mapping it is missing from has.
-  if (isKey)
+  if (isKeyIssue(issue))
     return refusedAt(document.placeOf(path.slice(0, -1)), missing(String(path.at(-1)), issue.message));
   return refusedAt(document.placeOf(path), wrongKind(issue.input, issue.message));
+}
+
+function isKeyIssue(issue: v.BaseIssue<unknown>): boolean {
+  return issue.type === 'strict_object' && issue.path?.at(-1)?.origin === 'key';
+}
+
+function isUnknownKey(issue: v.BaseIssue<unknown>): boolean {
+  return isKeyIssue(issue) && issue.expected === 'never';
 }
 
 function unknownKey(document: YamlDocument, path: Path): DualportError {

@@ -108,7 +108,7 @@ const bad: readonly Bad[] = [
     what: 'an unknown key',
     args: ['-c', file('publish:\n  - port: ["80:80"]\n')],
     code: 78,
-    says: /:2:5: .*port.*ports/,
+    says: /:2:5: .*unknown key; did you mean ports/,
   },
   {
     what: 'a wrong value in the file',

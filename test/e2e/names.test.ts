@@ -26,6 +26,7 @@ before(() => {
   process.on('exit', remove);
   mkdirSync(etc, { recursive: true });
   writeFileSync(`${etc}/hosts`, '127.0.0.11 app\n');
+  writeFileSync(`${etc}/resolv.conf`, 'nameserver 127.0.0.53\n');
   spawnSync('ip', ['netns', 'add', namespace]);
   spawnSync('ip', ['-n', namespace, 'link', 'set', 'lo', 'up']);
 });
@@ -57,6 +58,46 @@ test('a name that moves takes new connections with it, and one that vanishes kee
   } finally {
     await dualport.end();
     await upstreams.end();
+  }
+});
+
+const silentNameServer = `
+require('node:dgram').createSocket('udp4').bind(53, '127.0.0.53', () => console.log(JSON.stringify({ msg: 'listening' })));`;
+
+test('a name server that does not answer keeps neither start nor stop waiting', {
+  skip,
+  timeout: 60_000,
+}, async () => {
+  const nameServer = new Running(['-e', silentNameServer], { command: [...enter, process.execPath] });
+  const config = `${etc}/dualport.yaml`;
+  const port = (n: number, name: string) => `  - {ports: "[::1]:${n}:7000", to: [127.0.0.1, ${name}]}\n`;
+  writeFileSync(config, `publish:\n${port(8081, 'slow.example')}`);
+  const launch = () => new Running(['-c', config], { command: [...enter, process.execPath, main] });
+  const ends = async (dualport: Running, limitMs: number) => {
+    const start = performance.now();
+    dualport.signal('SIGTERM');
+    assert.equal((await dualport.exit).code, 0);
+    const ms = performance.now() - start;
+    assert.ok(ms < limitMs, `ended after ${ms} ms`);
+  };
+  try {
+    await nameServer.says('listening');
+    const dualport = launch();
+    const start = performance.now();
+    await dualport.says('ready');
+    assert.ok(performance.now() - start < 4500, 'the start');
+    writeFileSync(config, `publish:\n${port(8081, 'slow.example')}${port(8082, 'slower.example')}`);
+    dualport.signal('SIGHUP');
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await ends(dualport, 5000);
+    const messages = dualport.lines.map(({ msg }) => msg);
+    assert.ok(!messages.slice(messages.indexOf('stopping')).includes('listening'), messages.join(', '));
+    const early = launch();
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await ends(early, 5000);
+    assert.equal(early.said('ready').length, 0);
+  } finally {
+    await nameServer.end();
   }
 });
 

@@ -22,7 +22,15 @@ test('a host without IPv6 serves IPv4, TCP and UDP, with one warning', options, 
   await serve(stage, world.container, 'web', { host: '0.0.0.0', port: 80 });
   await serve(stage, world.container, 'udpEcho', { host: '0.0.0.0', port: 53 });
   const targets = ['-t', container.v4, '-t', container.v6];
-  const dualport = await stage.dualport(world.host, ['-p', '8080:80', '-p', '5300:53/udp', ...targets]);
+  const dualport = await stage.dualport(world.host, [
+    '-p',
+    '8080:80',
+    '-p',
+    '5300:53/udp',
+    '--admin',
+    '9090',
+    ...targets,
+  ]);
   const answer = await curl(stage, world.client, `http://${host.v4}:8080/`);
   assert.equal(answer.body, `${container.v4} was asked by 198.18.2.1\n`);
   const echo = await clientProgram<Echo>(stage, world.client, 'udpAsk', { host: host.v4, port: 5300 });
