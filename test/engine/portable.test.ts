@@ -6,6 +6,7 @@ import { tcpConnectCases } from './tcp-connect-cases.ts';
 import { tcpRelayCases } from './tcp-relay-cases.ts';
 import { udpAbuseCases } from './udp-abuse-cases.ts';
 import { udpHeaderCases } from './udp-header-cases.ts';
+import { udpLimitCases } from './udp-limit-cases.ts';
 import { udpRelayCases } from './udp-relay-cases.ts';
 import { udpUpstreamCases } from './udp-upstream-cases.ts';
 
@@ -26,5 +27,6 @@ engineSuite('portable: UDP relay', makePortableEngine, udpRelayCases, [
   { title: '[::]: answers leave from the address the client dialled', reason: noPacketInfo },
 ]);
 engineSuite('portable: UDP upstreams', makePortableEngine, udpUpstreamCases);
-engineSuite('portable: UDP limits and abuse', makePortableEngine, udpAbuseCases);
+engineSuite('portable: UDP limits', makePortableEngine, udpLimitCases);
+engineSuite('portable: UDP abuse', makePortableEngine, udpAbuseCases);
 engineSuite('portable: PROXY protocol over UDP', makePortableEngine, udpHeaderCases);
