@@ -33,12 +33,16 @@ export function compileTrust(rule: Rule): TrustsPeer | undefined {
 
 function compileAnnouncement(rule: Rule): (flow: NewFlow) => Announcement | undefined {
   if (rule.source === 'none') return () => undefined;
-  const fixed = {
-    version: rule.source === 'proxy-v1' ? 1 : 2,
-    crc32c: rule.proxyCrc32c,
-    uniqueId: rule.proxyUniqueId,
-    datagrams: rule.udpHeader,
-  } as const;
+  const version = rule.source === 'proxy-v1' ? 1 : 2;
+  const { proxyCrc32c: crc32c, proxyUniqueId: uniqueId, udpHeader: datagrams } = rule;
   // The proxy protocol is hop by hop: what a header told us goes on, not the proxy that sent it (2.1).
-  return (flow) => ({ ...fixed, source: flow.client, destination: flow.dialled });
+  // Written out, because a spread would take a microsecond of each flow.
+  return ({ client: source, dialled: destination }) => ({
+    version,
+    source,
+    destination,
+    crc32c,
+    uniqueId,
+    datagrams,
+  });
 }
