@@ -17,7 +17,10 @@ export type Requirement =
   | 'linux'
   | 'netns'
   | 'nginx-stream'
-  | 'openssl';
+  | 'openssl'
+  | 'wrk'
+  | 'iperf3'
+  | 'chromium';
 
 /** The `skip` option of a test: false, or the reason. */
 export function skipUnless(...requirements: readonly Requirement[]): false | string {
