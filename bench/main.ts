@@ -1,0 +1,78 @@
+/** `npm run bench`: argv → a run → a JSON file and a page. The only place that ends the process. */
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { help, type Options, parseOptions, UsageError } from './options.ts';
+import { makePlan } from './plan.ts';
+import { Progress } from './progress.ts';
+import { renderReport } from './report/report.ts';
+import type { Results } from './results.ts';
+import { run } from './run.ts';
+import { shortfallsOf } from './smoke.ts';
+import { allSubjects } from './subjects/all.ts';
+import { summaryOf } from './summary.ts';
+import { allWorkloads } from './workloads/all.ts';
+import { mayMakeNamespaces } from './world.ts';
+
+const notRoot =
+  'Without root there are no network namespaces: only T1, on the loopback of this machine, is measured.';
+
+const words = process.argv.slice(2);
+try {
+  process.exitCode = await main(parseOptions(words));
+} catch (error) {
+  process.stderr.write(`bench: ${(error as Error).message}\n`);
+  process.exitCode = error instanceof UsageError ? 2 : 1;
+}
+
+async function main(options: Options): Promise<number> {
+  if (options.help) return print(help);
+  if (options.list) return print(listing());
+  buildLoad();
+  const root = mayMakeNamespaces();
+  const remarks = root ? [] : [notRoot];
+  for (const remark of remarks) process.stderr.write(`${remark}\n`);
+  const interrupt = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => interrupt.abort());
+  const progress = new Progress(process.stderr);
+  const results = await run(makePlan(options, root), words, remarks, progress, interrupt.signal);
+  const path = write(results, options.out);
+  print(`${summaryOf(results)}\n${path}.html\n${path}.json\n`);
+  if (interrupt.signal.aborted) return 130;
+  return options.plan === 'smoke' ? judge(results) : 0;
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return 0;
+}
+
+function listing(): string {
+  const of = (items: readonly { readonly name: string; readonly title: string }[]) =>
+    items.map(({ name, title }) => `  ${name.padEnd(20)} ${title}\n`).join('');
+  return `Workloads:\n${of(allWorkloads)}Subjects:\n${of(allSubjects)}`;
+}
+
+function buildLoad(): void {
+  const folder = fileURLToPath(new URL('../../bench/load', import.meta.url));
+  const { status, error, stderr } = spawnSync('make', ['-s', '-C', folder], { encoding: 'utf8' });
+  if (error !== undefined)
+    throw new Error('the load generators need make and gcc (apt-get install make gcc)');
+  if (status !== 0) throw new Error(`make -C bench/load: ${stderr.trim()}`);
+}
+
+/** The path without its suffix. */
+function write(results: Results, folder: string): string {
+  mkdirSync(folder, { recursive: true });
+  const path = join(folder, results.startedAt.slice(0, 19).replaceAll(':', '-'));
+  writeFileSync(`${path}.json`, `${JSON.stringify(results, undefined, 1)}\n`);
+  writeFileSync(`${path}.html`, renderReport(results));
+  return path;
+}
+
+function judge(results: Results): number {
+  const shortfalls = shortfallsOf(results);
+  for (const shortfall of shortfalls) process.stderr.write(`bench: ${shortfall}\n`);
+  return shortfalls.length === 0 ? 0 : 1;
+}

@@ -1,0 +1,23 @@
+/** Every subject, in the order in which reports show them. */
+import { direct } from './direct.ts';
+import { dockerProxy } from './docker-proxy.ts';
+import { dualportLinux, dualportPortable } from './dualport.ts';
+import { haproxy, haproxySplice } from './haproxy.ts';
+import { nftDnat } from './nft-dnat.ts';
+import { nginx, nginx64k } from './nginx.ts';
+import { socat, socat256k } from './socat.ts';
+import type { Subject } from './subject.ts';
+
+export const allSubjects: readonly Subject[] = [
+  direct,
+  nftDnat,
+  dockerProxy,
+  haproxy,
+  haproxySplice,
+  nginx,
+  nginx64k,
+  socat,
+  socat256k,
+  dualportPortable,
+  dualportLinux,
+];

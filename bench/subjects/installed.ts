@@ -1,0 +1,22 @@
+/** Which version of a program is here, or what to install. */
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+
+/** The first match of `pattern` in what `command` prints; fails naming the Debian package. */
+export function versionOf(command: readonly string[], pattern: RegExp, debianPackage: string): string {
+  const [program = '', ...args] = command;
+  const { stdout, stderr, error } = spawnSync(program, args, { encoding: 'utf8' });
+  if (error !== undefined) throw new Error(`${program} is not installed (apt-get install ${debianPackage})`);
+  const [, version] = pattern.exec(`${stdout}${stderr}`) ?? [];
+  return version ?? 'unknown';
+}
+
+// biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query's own placeholder
+const versionField = '${Version}';
+
+/** Version of a Debian package, for programs that do not tell their own. */
+export function packagedVersion(debianPackage: string, file: string): string {
+  if (!existsSync(file)) throw new Error(`${file} is not installed (apt-get install ${debianPackage})`);
+  const { stdout } = spawnSync('dpkg-query', ['-W', '-f', versionField, debianPackage], { encoding: 'utf8' });
+  return `${debianPackage} ${stdout || 'of unknown version'}`;
+}
