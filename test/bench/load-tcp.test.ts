@@ -125,6 +125,25 @@ test('a stall of 200 ms is felt by all messages that were due during it', option
   isAbout(100, 200);
 });
 
+test(
+  'a generator that was itself held up says so, and times from when messages were due',
+  options,
+  async (t) => {
+    const { port } = await serve(t, echo);
+    const words = ['--connections', '4', '--rate', '1000', '--seconds', '0.6'];
+    const program = start(t, 'open', '127.0.0.1', `${port}`, ...words);
+    await sleep(250);
+    program.signal('SIGSTOP');
+    await sleep(200);
+    program.signal('SIGCONT');
+    const seen = JSON.parse((await program.exit).stdout);
+    assert.equal(seen.received, 600);
+    assert.ok(seen.late > 180_000 && seen.max >= seen.late, `late ${seen.late}, max ${seen.max}`);
+    // A third of all were due meanwhile, so the latest tenth waited for 140 ms and more.
+    assert.ok(seen.percentiles[2][1] > 110_000, `90 % are ${seen.percentiles[2][1]} µs`);
+  },
+);
+
 test('latency is that of the echo, not of the way there', options, async (t) => {
   const { port } = await serve(t, (socket, piece) => {
     setTimeout(() => socket.write(piece), 20);
@@ -362,6 +381,9 @@ test('more connections than the soft open file limit allows are opened', options
   const { port } = await serve(t, echo);
   const command = ['prlimit', '--nofile=50:200', loadProgram('tcp-load'), 'idle', '127.0.0.1', `${port}`];
   const run = (count: number) => new Running(['--connections', `${count}`], { command }).exit;
+  const openLoop = command.with(3, 'open');
+  const words = ['--connections', '150', '--rate', '1000', '--seconds', '0.2'];
+  assert.equal((await new Running(words, { command: openLoop }).exit).code, 0);
   const exit = await run(150);
   assert.deepEqual(
     [exit.code, exit.stdout],

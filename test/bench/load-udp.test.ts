@@ -121,8 +121,14 @@ for (const host of ['127.0.0.1', '::1']) {
       assert.equal(seen.loss, 0);
       // The sender gives up what it is late for, so on a busy machine it sends less, never more.
       assert.ok(seen.sent <= 400 && seen.sent >= 200, `${seen.sent} sent`);
-      assert.ok(seen.offered <= 2020 && Math.abs(seen.offered - seen.sent / 0.2) < 100, `${seen.offered}/s`);
-      assert.ok(seen.delivered <= seen.offered + 0.1 && seen.delivered > seen.offered * 0.8);
+      // On a busy machine the end of sending is noticed late, too.
+      const most = seen.sent / 0.2;
+      assert.ok(
+        seen.offered <= most + 1 && seen.offered > most * 0.6,
+        `${seen.offered}/s, ${seen.sent} sent`,
+      );
+      const { delivered, offered } = seen;
+      assert.ok(delivered <= offered + 0.1 && delivered > offered * 0.6, `${delivered} of ${offered}/s`);
     }
   });
 }
@@ -161,6 +167,7 @@ test('every 7th datagram sent twice is a duplicate and hides no loss', options, 
   });
   const seen = await trial(t, way, '--flows 3');
   assert.deepEqual(counts(seen), { received: seen.sent - dropped, duplicates: doubled });
+  assert.ok(Math.abs(seen.loss - dropped / seen.sent) < 1e-5, `${seen.loss}`);
 });
 
 test('swapped neighbours are reordered, and nothing else', options, async (t) => {
@@ -339,6 +346,19 @@ test('without a relay and a rate, all that is sent arrives and is counted', opti
     );
     assert.ok(Math.abs(seen.loss - (1 - received / seen.sent)) < 1e-5);
   }
+});
+
+test('a sender that was held up does not make up for it in a burst', options, async (t) => {
+  const way = await relay(t, {});
+  const program = start(t, 'rate', ...way.words, '--rate', '5000', '--seconds', '0.5');
+  await sleep(200);
+  program.signal('SIGSTOP');
+  await sleep(150);
+  program.signal('SIGCONT');
+  const { sent, received, offered } = JSON.parse((await program.exit).stdout);
+  assert.equal(received, sent);
+  assert.ok(sent > 500 && sent < 1900, `${sent} of 2500, 750 of them due meanwhile`);
+  assert.ok(Math.abs(offered - sent / 0.5) < 500, `${offered}/s`);
 });
 
 for (const [train, size] of [
