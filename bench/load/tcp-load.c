@@ -10,7 +10,6 @@
 #include "clock.h"
 #include "failure.h"
 #include "fill.h"
-#include "open-files.h"
 
 int main(int count, char **arguments)
 {
@@ -20,7 +19,6 @@ int main(int count, char **arguments)
 		usage_error("found '%s', allowed are open and idle", mode);
 	struct endpoint to = take_endpoint(&words, "<address>");
 	prepare_fill();
-	raise_open_files();
 	want_exact_timers();
 	if (same_word(mode, "open"))
 		run_open(&to, &words);

@@ -27,6 +27,7 @@
 #include "exchange.h"
 #include "failure.h"
 #include "histogram.h"
+#include "open-files.h"
 #include "tcp-load.h"
 
 struct options {
@@ -203,6 +204,7 @@ static void print(const struct run *run)
 void run_open(const struct endpoint *to, struct words *words)
 {
 	struct options options = read_options(words);
+	raise_open_files();
 	struct run run = {
 		.streams = make_streams(options.connections, options.size),
 		.rate = options.rate,
