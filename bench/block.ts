@@ -6,12 +6,13 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gate } from './gate.ts';
+import { loadProgram } from './load/programs.ts';
 import type { Block, Plan } from './plan.ts';
 import { systemTicks, untilListening } from './proc.ts';
 import type { Processes } from './processes.ts';
 import type { GateRecord, Sample } from './results.ts';
 import type { Publication, RunningSubject, Subject, Task } from './subjects/subject.ts';
-import { loadProgram, type Measurement, type Ports, type Workload } from './workloads/workload.ts';
+import type { Measurement, Ports, Workload } from './workloads/workload.ts';
 import { clientFamily, openWorld, upstreamFamily, type World } from './world.ts';
 
 /** Where the findings of a run go while it goes on, and whether it is to stop. */

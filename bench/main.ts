@@ -1,8 +1,7 @@
 /** `npm run bench`: argv → a run → a JSON file and a page. The only place that ends the process. */
-import { spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { buildLoad } from './load/programs.ts';
 import { help, type Options, parseOptions, UsageError } from './options.ts';
 import { makePlan } from './plan.ts';
 import { Progress } from './progress.ts';
@@ -52,14 +51,6 @@ function listing(): string {
   const of = (items: readonly { readonly name: string; readonly title: string }[]) =>
     items.map(({ name, title }) => `  ${name.padEnd(20)} ${title}\n`).join('');
   return `Workloads:\n${of(allWorkloads)}Subjects:\n${of(allSubjects)}`;
-}
-
-function buildLoad(): void {
-  const folder = fileURLToPath(new URL('../../bench/load', import.meta.url));
-  const { status, error, stderr } = spawnSync('make', ['-s', '-C', folder], { encoding: 'utf8' });
-  if (error !== undefined)
-    throw new Error('the load generators need make and gcc (apt-get install make gcc)');
-  if (status !== 0) throw new Error(`make -C bench/load: ${stderr.trim()}`);
 }
 
 /** The path without its suffix. */

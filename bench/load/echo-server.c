@@ -1,8 +1,8 @@
 /*
- * echo-server <address> <first-port> <count> [--udp]
+ * echo-server <address> <first-port> <count>
  *
- * The program behind everything that is measured: it sends back what it gets, on `count` ports in a row, over
- * TCP and with --udp also over UDP. Prints `ready` when all ports are open and ends with SIGTERM.
+ * The program behind everything that is measured: it sends back what it gets, on `count` TCP ports in a row.
+ * Prints `ready` when all ports are open and ends with SIGTERM.
  *
  * One thread and one epoll, level-triggered: on two cores a second thread would compete with the relay. It
  * works in the order of events and never sleeps with work left, so its own delay is the time for at most 64
@@ -28,13 +28,11 @@ void watch(int operation, int fd, enum kind kind, uint32_t events)
 	must(epoll_ctl(poller, operation, fd, &event), "epoll_ctl");
 }
 
-static void open_ports(const struct endpoint *first, long count, bool udp)
+static void open_ports(const struct endpoint *first, long count)
 {
 	for (long i = 0; i < count; i++) {
 		struct endpoint at = with_port(*first, (uint16_t)(port_of(first) + i));
 		open_listener(&at);
-		if (udp)
-			open_datagrams(&at);
 	}
 }
 
@@ -44,9 +42,6 @@ static void serve(uint64_t key)
 	switch ((enum kind)(key >> 32)) {
 	case LISTENER:
 		accept_all(fd);
-		break;
-	case DATAGRAMS:
-		echo_datagrams(fd);
 		break;
 	case CONNECTION:
 		serve_connection(fd);
@@ -71,12 +66,12 @@ int main(int count, char **arguments)
 	struct words words = { count > 0 ? arguments + 1 : arguments };
 	struct endpoint first = take_endpoint(&words, "<address>");
 	long ports = take_integer(&words, "<count>", 1, 65536 - port_of(&first));
-	const char *option = next_word(&words);
-	if (option && (!same_word(option, "--udp") || next_word(&words)))
-		usage_error("found '%s', allowed are <address> <first-port> <count> [--udp]", option);
+	const char *more = next_word(&words);
+	if (more)
+		usage_error("found '%s', allowed are <address> <first-port> <count>", more);
 	prepare_connections(raise_open_files());
 	poller = must(epoll_create1(EPOLL_CLOEXEC), "epoll_create1");
-	open_ports(&first, ports, option != NULL);
+	open_ports(&first, ports);
 	puts("ready");
 	fflush(stdout);
 	serve_forever();

@@ -15,5 +15,7 @@ export function loadProgram(name: string): string {
 export function buildLoad(...more: readonly string[]): void {
   const targets = ['all', ...more.map((name) => `build/${name}`)];
   const { status, stderr, error } = spawnSync('make', ['-s', '-C', folder, ...targets], { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`the load generators cannot be built: ${error?.message ?? stderr}`);
+  if (error !== undefined)
+    throw new Error('the load generators need make and gcc (apt-get install make gcc)');
+  if (status !== 0) throw new Error(`the load generators cannot be built: ${stderr.trim()}`);
 }

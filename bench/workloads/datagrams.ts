@@ -3,7 +3,8 @@
  * lost, what still arrives when far more is sent, and trains of datagrams made by segmentation offload (GSO),
  * as QUIC servers send them.
  */
-import { loadProgram, type Measurement, programOf, spending, type Workload } from './workload.ts';
+import { loadProgram } from '../load/programs.ts';
+import { type Measurement, programOf, spending, type Workload } from './workload.ts';
 
 export function datagrams(size: number, flows: number): Workload {
   return {

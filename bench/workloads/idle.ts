@@ -3,10 +3,12 @@
  * whole machine's, both ends included, since nothing tells whose a socket's memory is; `direct` shows what the
  * ends alone take.
  */
+
 import { once } from 'node:events';
+import { loadProgram } from '../load/programs.ts';
 import { groupMemory, kernelObjects } from '../proc.ts';
 import type { Child } from '../processes.ts';
-import { type Figures, loadProgram, type Measurement, type Workload } from './workload.ts';
+import type { Figures, Measurement, Workload } from './workload.ts';
 
 export const idle: Workload = {
   name: 'idle',

@@ -2,7 +2,6 @@
  * A workload puts one subject under one kind of load for a while and returns figures. It is handed everything
  * it needs and keeps nothing: rounds, order, steal time and failures are the run's business.
  */
-import { fileURLToPath } from 'node:url';
 import { groupCpu, systemCpu } from '../proc.ts';
 import type { Processes } from '../processes.ts';
 import type { Sample, WorkloadRecord } from '../results.ts';
@@ -66,11 +65,6 @@ export async function spending(
   const subject = groupCpu(running.processes);
   const output = await load();
   return [output, { system: systemCpu() - system, subject: groupCpu(running.processes) - subject }];
-}
-
-/** A load generator, see bench/load. */
-export function loadProgram(name: string): string {
-  return fileURLToPath(new URL(`../../../bench/load/build/${name}`, import.meta.url));
 }
 
 export const cpuMetrics = {

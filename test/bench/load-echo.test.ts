@@ -3,7 +3,6 @@
  */
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import dgram from 'node:dgram';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import net from 'node:net';
@@ -135,27 +134,13 @@ test('clients that reset in the middle disturb nobody', options, async (t) => {
   assert.equal(echo.server.child.exitCode, null);
 });
 
-test('every port is served, UDP too if it is asked for', options, async (t) => {
-  const echo = await startEcho(t, '--udp');
-  const client = dgram.createSocket('udp4');
-  t.after(() => client.close());
+test('every port is served', options, async (t) => {
+  const echo = await startEcho(t);
   for (const port of [0, 1, 2].map((i) => echo.port + i)) {
     const socket = await open(t, { ...echo, port });
     socket.end('to each port');
     assert.equal(String(await readAll(socket)), 'to each port');
-    for (const size of [0, 1, 1472, 65_507]) {
-      const bytes = randomBytes(size);
-      client.send(bytes, port, echo.host);
-      assert.deepEqual((await once(client, 'message'))[0], bytes);
-    }
   }
-});
-
-test('without --udp no UDP port is bound', options, async (t) => {
-  const echo = await startEcho(t);
-  const socket = dgram.createSocket('udp4').bind(echo.port, echo.host);
-  await once(socket, 'listening');
-  socket.close();
 });
 
 test('IPv6 is IPv6 only, so both families can be served beside each other', {
@@ -163,7 +148,7 @@ test('IPv6 is IPv6 only, so both families can be served beside each other', {
   skip: skipUnless('linux', 'gcc', 'ipv6'),
 }, async (t) => {
   const { port } = await startEcho(t);
-  const args = ['::', `${port}`, '3', '--udp'];
+  const args = ['::', `${port}`, '3'];
   const other = new Stage(t).background(here, loadProgram('echo-server'), args);
   await until(() => other.stdout === 'ready\n', `ready: ${other.stderr}`);
   const socket = await open(t, { server: other, host: '::1', port });
@@ -189,7 +174,7 @@ test('what cannot be served is said in one line', options, async (t) => {
     [['localhost', '80', '1'], 2, "<address> is 'localhost', allowed are numeric IPv4 and IPv6 addresses"],
     [['::1', '0', '1'], 2, "the port of <address> is '0', allowed are integers from 1 to 65535"],
     [['::1', '65535', '2'], 2, "<count> is '2', allowed are integers from 1 to 1"],
-    [['::1', '8000', '1', '--tcp'], 2, "found '--tcp', allowed are <address> <first-port> <count> [--udp]"],
+    [['::1', '8000', '1', '--tcp'], 2, "found '--tcp', allowed are <address> <first-port> <count>"],
     [['127.0.0.1', `${port - 1}`, '2'], 1, `127.0.0.1 port ${port}: Address already in use`],
   ];
   for (const [args, code, text] of cases) {
