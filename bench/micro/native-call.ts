@@ -35,13 +35,22 @@ export const nativeCall: Question = {
   name: 'native-call',
   sentence: 'What does one call from JavaScript into C through Node-API cost?',
   operations: () => {
-    const headers = join(dirname(process.execPath), '..', 'include', 'node');
-    const built = build(headers);
+    const built = build(nodeHeaders());
     if (typeof built !== 'string') return built;
     const addon: Addon = createRequire(import.meta.url)(built);
     return [...calls(addon), ...systemCalls(addon)];
   },
 };
+
+/**
+ * Where node_api.h should be: beside this Node, or where a distribution puts it. Node-API is the same for all
+ * versions, so the headers of another one do.
+ */
+export function nodeHeaders(): string {
+  const own = join(dirname(process.execPath), '..', 'include', 'node');
+  const shared = '/usr/include/node';
+  return !existsSync(join(own, 'node_api.h')) && existsSync(join(shared, 'node_api.h')) ? shared : own;
+}
 
 /**
  * @param headers the folder of node_api.h
@@ -50,7 +59,7 @@ export const nativeCall: Question = {
  */
 export function build(headers: string): string | Unanswerable {
   if (!existsSync(join(headers, 'node_api.h'))) {
-    return { because: `the headers of this Node are not in ${headers}` };
+    return { because: `the headers of Node are not in ${headers}` };
   }
   const missing = ['make', 'cc'].find((program) => spawnSync(program, ['--version']).error !== undefined);
   if (missing !== undefined) return { because: `there is no ${missing} (apt-get install make gcc)` };

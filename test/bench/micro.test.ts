@@ -6,14 +6,13 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { isIPv4, isIPv6 } from 'node:net';
-import { dirname, join } from 'node:path';
 import test from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { clients, clientTexts } from '../../bench/micro/clients.ts';
 import { prefixes } from '../../bench/micro/decide.ts';
 import { extras, headers } from '../../bench/micro/header-decode.ts';
 import { answer, type Effort } from '../../bench/micro/measure.ts';
-import { build } from '../../bench/micro/native-call.ts';
+import { build, nodeHeaders } from '../../bench/micro/native-call.ts';
 import { inputs, operation, type Question } from '../../bench/micro/question.ts';
 import { allQuestions } from '../../bench/micro/questions.ts';
 import { tableOf } from '../../bench/micro/table.ts';
@@ -23,9 +22,8 @@ import { skipUnless } from '../support/requirements.ts';
 import { handmadeV2 } from '../unit/proxy-protocol/handmade.ts';
 
 const run = fileURLToPath(new URL('../../bench/micro/run.js', import.meta.url));
-const nodeHeaders = join(dirname(process.execPath), '..', 'include', 'node');
 const skipNative =
-  skipUnless('linux', 'gcc') || (existsSync(nodeHeaders) ? false : 'needs the headers of Node');
+  skipUnless('linux', 'gcc') || (existsSync(nodeHeaders()) ? false : 'needs the headers of Node');
 
 function bench(...words: readonly string[]) {
   return spawnSync(process.execPath, [run, ...words], { encoding: 'utf8', timeout: 60_000 });
@@ -204,11 +202,11 @@ test('the headers that are read are those a sender makes by hand', () => {
 
 test('without the headers of Node the native question stays open, and says where they should be', () => {
   assert.deepEqual(build('/nowhere/include/node'), {
-    because: 'the headers of this Node are not in /nowhere/include/node',
+    because: 'the headers of Node are not in /nowhere/include/node',
   });
 });
 
 test('the addon is built where there is a compiler', { skip: skipNative }, () => {
-  const built = build(nodeHeaders);
+  const built = build(nodeHeaders());
   assert.ok(typeof built === 'string' && existsSync(built), `${built}`);
 });
