@@ -7,6 +7,7 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { openSync, readFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Where a process lives: a path below /run/netns, or nothing for the machine's own network. */
@@ -35,7 +36,8 @@ export class Child {
   readonly ended: Promise<void>;
 
   constructor(command: readonly string[], words: readonly string[], options: StartOptions) {
-    this.command = command[0] ?? '';
+    // Without its folder, because messages end up in files that are shown to others.
+    this.command = basename(command[0] ?? '');
     const [program = '', ...args] = words;
     this.process = spawn(program, args, {
       detached: true,
