@@ -1,0 +1,88 @@
+/*
+ * Slots, events and the clock: what tcp.c and udp.c have in common. Only files of the core include this.
+ */
+#ifndef DUALPORT_TABLE_H
+#define DUALPORT_TABLE_H
+
+#include "core.h"
+
+#include <stdbool.h>
+#include <sys/epoll.h>
+
+enum slot_kind {
+  SLOT_FREE,
+  SLOT_TCP_LISTENER,
+  SLOT_TCP_CLIENT,   /* accepted, not relayed yet */
+  SLOT_TCP_UPSTREAM, /* connecting, or connected and not relayed yet */
+  SLOT_TCP_RELAY,    /* one side of an established flow */
+  SLOT_UDP_LISTENER,
+  SLOT_UDP_FLOW,     /* its connected upstream socket */
+};
+
+struct slot {
+  int fd;
+  uint32_t generation;
+  uint8_t kind;
+  bool is_ipv4;
+  void *state;               /* what tcp.c or udp.c keeps for it; freed by them */
+  struct counters *counters; /* of its rule; NULL where nothing is counted */
+};
+
+struct core {
+  struct shared shared;
+  struct slot *slots; /* shared.slots of them */
+  int32_t *free_now;  /* stack of free slots */
+  int32_t free_count;
+  int32_t *free_later; /* given up since the last poll began */
+  int32_t free_later_count;
+  int epoll;
+  double now_ms;
+  int event_count;
+  uint32_t arena_used;
+  int fallbacks;
+  int wake; /* an eventfd in the epoll, see core_wake */
+  bool woken;
+  struct tcp *tcp; /* tcp.c's own */
+  struct udp *udp; /* udp.c's own */
+};
+
+/* Takes a slot for fd and has epoll watch it; -ENFILE when the table is full. fd is closed on failure. */
+int slot_open(struct core *, int fd, enum slot_kind, uint32_t epoll_events);
+/* Closes fd and gives the slot up. */
+void slot_close(struct core *, int slot);
+/*
+ * Closes the slot's descriptor and has epoll watch fd in its place: same slot and state, next generation. On
+ * failure (-errno) fd is closed and the slot is as it was.
+ */
+int slot_replace(struct core *, int slot, int fd, uint32_t epoll_events);
+struct slot *slot_at(struct core *, int slot); /* NULL for a number that is no open slot */
+
+/* NULL when there is no room left in this poll: the caller stops and goes on in the next. */
+struct event *event_push(struct core *, enum event_kind, int slot, int value);
+bool event_room(const struct core *);
+
+/* Has core_epoll look readable until the next poll: for work that no socket will announce again. */
+void core_wake(struct core *);
+
+/* struct sockaddr_in or _in6 and back. */
+#include <sys/socket.h>
+socklen_t endpoint_to_sockaddr(const struct endpoint *, struct sockaddr_storage *);
+void endpoint_from_sockaddr(struct endpoint *, const struct sockaddr_storage *);
+bool endpoint_is_ipv4(const struct endpoint *);
+
+/* tcp.c and udp.c, as core.c calls them. */
+struct tcp *tcp_open(struct core *);
+void tcp_shut(struct core *);
+void tcp_event(struct core *, int slot, uint32_t epoll_events);
+bool tcp_has_more(const struct core *); /* flows that used up their turn and would go on at once */
+void tcp_more(struct core *);
+void tcp_close_slot(struct core *, int slot, bool reset); /* of any TCP kind; frees state, closes */
+struct udp *udp_open(struct core *);
+void udp_shut(struct core *);
+void udp_event(struct core *, int slot, uint32_t epoll_events);
+bool udp_has_more(const struct core *);
+void udp_more(struct core *); /* at the end of every poll: what it has received for clients goes out */
+int udp_adopt(struct core *, int fd, struct counters *); /* core_adopt of a bound UDP socket; fd is closed on failure */
+void udp_close_slot(struct core *, int slot);
+
+#endif
