@@ -20,6 +20,7 @@ export const errorCodes = {
   USAGE: { exit: exitStatus.usage, means: 'the command line or an environment variable is not valid' },
   PORT_SPEC: { exit: exitStatus.usage, means: 'a port is not in the grammar of docker run -p' },
   ADDRESS: { exit: exitStatus.usage, means: 'a text is not an IP address, a CIDR prefix or a host name' },
+  ENGINE: { exit: exitStatus.configuration, means: 'the engine that was asked for cannot run here' },
   PORT_CONFLICT: { exit: exitStatus.configuration, means: 'two rules publish the same port' },
   SELF_CONNECT: { exit: exitStatus.configuration, means: 'a rule would connect to its own listener' },
   CONFIG_FILE: { exit: exitStatus.configuration, means: 'the configuration file cannot be read' },

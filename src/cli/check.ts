@@ -2,11 +2,13 @@
 import { type EffectiveRule, effectiveRules } from '../config/describe.ts';
 import { type Config, loadConfig } from '../config/load.ts';
 import type { Flags } from '../config/sources.ts';
+import { refuseEngine } from '../engine/select.ts';
 import { exitStatus } from '../errors.ts';
 import { table } from './table.ts';
 
 export async function check(flags: Flags, json: boolean): Promise<number> {
   const config = loadConfig({ flags, env: process.env });
+  refuseEngine(config.engine);
   process.stdout.write(
     json ? `${JSON.stringify(checked(config), undefined, 2)}\n` : `${rulesTable(effectiveRules(config))}\n`,
   );

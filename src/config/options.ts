@@ -115,7 +115,7 @@ export const processOptions = {
     ...limits,
     help: 'most flows at once in all',
   }),
-  engine: choice(['auto', 'portable'], 'auto', { ...running, help: 'what relays the bytes' }),
+  engine: choice(['auto', 'linux', 'portable'], 'auto', { ...running, help: 'what relays the bytes' }),
   drainTimeout: duration(
     '8s',
     { min: '10ms', max: '1h', zero: 'at once' },

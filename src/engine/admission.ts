@@ -63,6 +63,11 @@ export class Admission {
     return this.#flows.tcp + this.#flows.udp;
   }
 
+  /** No place is left in the engine, whoever asks. */
+  get isFull(): boolean {
+    return this.flows >= this.#maxFlows;
+  }
+
   /** Takes a place for a flow of this client, or says which limit stands against it. */
   admit(group: RuleGroup, limits: FlowLimits, protocol: Protocol, client: Address): Place | LimitReason {
     const source = sourceKey(client);

@@ -55,8 +55,17 @@ export interface Listener {
   close(): Promise<void>;
 }
 
+/** Something that works less well than it could, because this machine or its limits refuse the better way. */
+export interface Shortcoming {
+  readonly fallback: 'engine' | 'splice' | 'pipes' | 'gso' | 'gro';
+  readonly text: string;
+}
+
+/** Called once for each shortcoming. */
+export type Notice = (shortcoming: Shortcoming) => void;
+
 export interface Engine {
-  readonly name: 'portable';
+  readonly name: 'portable' | 'linux';
   /** Binds; IPv6 sockets are always V6ONLY. Rejects with the system's error, having bound nothing. */
   listen(protocol: Protocol, at: Endpoint, plan: Plan): Promise<Listener>;
   /** Flows that would lose something if the engine closed now: TCP flows, and UDP flows of the last second. */

@@ -2,9 +2,9 @@
  * How many flows fit. Accept must never fail for want of descriptors (Node would then close clients without
  * a word), so the limit of open files is divided up before anything listens:
  *
- *     max flows = (open files - 64 for the process itself - listeners) / 3, at most 65 536
+ *     max flows = (open files - 192 for the process itself - listeners) / 3, at most 65 536
  *
- * A flow holds two descriptors, and a third while two upstream addresses race. One rule may have half of the
+ * The 192 are 64 for Node and its admin address, and 128 for the pipes through which the Linux engine splices. A flow holds two descriptors, and a third while two upstream addresses race. One rule may have half of the
  * flows when there are several rules, one source a quarter, and all UDP flows together half.
  */
 import type { Config } from '../config/load.ts';
@@ -12,7 +12,7 @@ import type { Rule } from '../config/rules.ts';
 import type { FlowLimits } from '../engine/admission.ts';
 import { attemptsAtOnce } from '../engine/race.ts';
 
-const reservedFiles = 64;
+const reservedFiles = 192;
 const mostFlows = 65_536;
 /** Below this the limit of open files leaves no room for a service. */
 const leastFlows = 8;

@@ -53,7 +53,9 @@ export class Service {
     this.#budget = new LogBudget(log);
     this.#resolver = new Resolver(log, () => this.#replacePlans());
     this.maxFlows = maxFlows(config, openFiles);
-    this.engine = makeEngine(config.engine, this.maxFlows);
+    this.engine = makeEngine(config.engine, this.maxFlows, ({ fallback, text }) => {
+      log.warn({ fallback, reason: text }, 'falling back');
+    });
     if (exceedsOpenFiles(config, openFiles)) {
       log.warn(
         { maxFlows: this.maxFlows, openFiles },

@@ -52,7 +52,7 @@ test('metrics are Prometheus text and count what happened', async () => {
   const rule = `rule="${port}:${closed}/tcp"`;
   assert.ok(body.includes(`dualport_flows_total{${rule},protocol="tcp"} 1\n`), body);
   assert.ok(body.includes(`dualport_upstream_connect_failures_total{${rule},reason="refused"} 1\n`));
-  assert.match(body, /^dualport_build_info\{version="[^"]+",engine="portable",node="v\d+[^"]*"\} 1$/m);
+  assert.match(body, /^dualport_build_info\{version="[^"]+",engine="linux",node="v\d+[^"]*"\} 1$/m);
   for (const line of body.trimEnd().split('\n')) {
     assert.match(
       line,
@@ -93,7 +93,7 @@ test('status, health and readiness answer, also in a drain', async () => {
   assert.equal(status.rules[0].flowsActive, 1);
   const shown = await runToEnd(['status', '--admin', socketPath]);
   assert.equal(shown.code, 0);
-  assert.match(shown.stdout, /portable engine, ready[\s\S]*RULE +LISTEN[\s\S]*0\.0\.0\.0:/);
+  assert.match(shown.stdout, /linux engine, ready[\s\S]*RULE +LISTEN[\s\S]*0\.0\.0\.0:/);
   process.signal('SIGTERM');
   await process.says('stopping');
   assert.equal((await ask({ socketPath, path: '/readyz' })).code, 503);

@@ -268,7 +268,8 @@ export const tcpRelayCases: readonly Case[] = [
       const stalled = await peers.stall(local.port, flows);
       const held = (await heldBytes(before + flows * 160 * 1024)) - before;
       assert.equal(stalled.flows, flows);
-      assert.ok(stalled.mostSent < 32 * MiB, `writers stopped, at ${stalled.mostSent} bytes`);
+      // The kernel's own buffers, of four sockets and a pipe: tcp_rmem allows up to 32 MiB for a fast reader's.
+      assert.ok(stalled.mostSent < 80 * MiB, `writers stopped, at ${stalled.mostSent} bytes`);
       assert.ok(held <= flows * 160 * 1024, `${Math.round(held / flows)} bytes held per flow`);
     },
   },

@@ -4,6 +4,7 @@ import test from 'node:test';
 import { run } from '../../src/cli/program.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import type { Flags } from '../../src/config/sources.ts';
+import { refuseEngine } from '../../src/engine/select.ts';
 import {
   DualportError,
   type ErrorCode,
@@ -102,6 +103,7 @@ const provoked: Readonly<Record<ErrorCode, () => unknown>> = {
   USAGE: load({ publish: ['8080:80'], connectTimeout: 'fast' }),
   PORT_SPEC: load({ publish: ['8080:http'] }),
   ADDRESS: load({ publish: ['8080:80'], allow: ['10.0.0.1/8'] }),
+  ENGINE: () => refuseEngine('linux', { reason: 'it runs on Linux, and this is darwin' }),
   PORT_CONFLICT: load({ publish: ['8080:80', '[::]:8080:8080'], to: ['172.17.0.2'] }),
   SELF_CONNECT: load({ publish: ['8080:8080'], to: ['127.0.0.1'] }),
   CONFIG_FILE: load({ config: '/etc/dualport.yaml' }),

@@ -3,14 +3,14 @@
  */
 import type { Protocol } from '../../flow/flow.ts';
 import type { Endpoint } from '../../net/address.ts';
+import { EngineContext } from '../context.ts';
 import type { Engine, Listener, Plan } from '../engine.ts';
-import { PortableContext } from './context.ts';
 import { listenTcp } from './tcp-listener.ts';
 import { listenUdp } from './udp-listener.ts';
 
 /** @param maxFlows most flows at once, over all rules; choose it so that descriptors cannot run out */
 export function makePortableEngine(maxFlows: number): Engine {
-  const context = new PortableContext(maxFlows);
+  const context = new EngineContext(maxFlows, () => performance.now());
   return {
     name: 'portable',
     listen: (protocol: Protocol, at: Endpoint, plan: Plan): Promise<Listener> =>

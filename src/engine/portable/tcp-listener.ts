@@ -1,18 +1,18 @@
 /**
- * A listening TCP socket: accepts and hands each connection to a TcpFlow. IPv6 sockets are V6ONLY, so an
+ * A listening TCP socket: accepts and hands each connection to a PortableTcpFlow. IPv6 sockets are V6ONLY, so an
  * IPv4 client always arrives on an IPv4 socket. node:net cannot pause accept and keep the backlog: at a limit
  * this engine accepts and resets.
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { type Endpoint, endpointOf, formatHost } from '../../net/address.ts';
+import type { EngineContext } from '../context.ts';
 import type { Listener, Plan } from '../engine.ts';
-import type { PortableContext } from './context.ts';
-import { socketOptions, TcpFlow } from './tcp-flow.ts';
+import { PortableTcpFlow, socketOptions } from './tcp-flow.ts';
 
 /** The kernel cuts it to net.core.somaxconn, 4096 by default since Linux 5.4. */
 const backlog = 4096;
 
-export async function listenTcp(context: PortableContext, at: Endpoint, plan: Plan): Promise<Listener> {
+export async function listenTcp(context: EngineContext, at: Endpoint, plan: Plan): Promise<Listener> {
   const server = createServer({ ...socketOptions, pauseOnConnect: true });
   await bound(server, at);
   return new TcpListener(context, server, at, plan);
@@ -20,11 +20,11 @@ export async function listenTcp(context: PortableContext, at: Endpoint, plan: Pl
 
 class TcpListener implements Listener {
   readonly local: Endpoint;
-  readonly #context: PortableContext;
+  readonly #context: EngineContext;
   readonly #server: Server;
   #plan: Plan;
 
-  constructor(context: PortableContext, server: Server, at: Endpoint, plan: Plan) {
+  constructor(context: EngineContext, server: Server, at: Endpoint, plan: Plan) {
     this.#context = context;
     this.#server = server;
     this.#plan = plan;
@@ -58,7 +58,7 @@ class TcpListener implements Listener {
       return;
     }
     const peer = endpointOf(remoteAddress, remotePort ?? 0);
-    new TcpFlow(this.#context, this.#plan, socket, peer, endpointOf(localAddress, localPort ?? 0));
+    new PortableTcpFlow(this.#context, this.#plan, socket, peer, endpointOf(localAddress, localPort ?? 0));
   }
 }
 

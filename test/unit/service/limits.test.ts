@@ -8,8 +8,8 @@ function config(flags: Record<string, string> = {}, publish = ['80:80']) {
 }
 
 test('flows are a third of the open files that are left, because a flow may hold three', () => {
-  assert.equal(maxFlows(config(), 1024), Math.floor((1024 - 64 - 2) / 3));
-  assert.equal(maxFlows(config({}, ['80-89:80-89']), 1024), Math.floor((1024 - 64 - 20) / 3));
+  assert.equal(maxFlows(config(), 1024), Math.floor((1024 - 192 - 2) / 3));
+  assert.equal(maxFlows(config({}, ['80-89:80-89']), 1024), Math.floor((1024 - 192 - 20) / 3));
 });
 
 test('an unlimited number of open files gives no unlimited number of flows', () => {
@@ -20,7 +20,7 @@ test('an unlimited number of open files gives no unlimited number of flows', () 
 test('a limit that was set holds, and is known to be too high when it is', () => {
   assert.equal(maxFlows(config({ maxFlows: '500' }), 1024), 500);
   assert.equal(exceedsOpenFiles(config({ maxFlows: '500' }), 1024), true);
-  assert.equal(exceedsOpenFiles(config({ maxFlows: '300' }), 1024), false);
+  assert.equal(exceedsOpenFiles(config({ maxFlows: '270' }), 1024), false);
   assert.equal(exceedsOpenFiles(config(), 1024), false);
   assert.equal(exceedsOpenFiles(config(), 64), true, 'less than the service needs');
 });

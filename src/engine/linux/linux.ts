@@ -1,0 +1,26 @@
+/**
+ * The Linux engine: the core in C relays what is established, and everything that has to be decided is decided
+ * here. It runs on the thread that makes it, whose event loop waits for the core's epoll.
+ */
+import type { Protocol } from '../../flow/flow.ts';
+import type { Endpoint } from '../../net/address.ts';
+import type { Engine, Listener, Notice, Plan } from '../engine.ts';
+import { LinuxContext } from './context.ts';
+import type { Native } from './native.ts';
+import { listenTcp } from './tcp-listener.ts';
+import { listenUdp } from './udp-listener.ts';
+
+/**
+ * @param maxFlows most flows at once, over all rules; choose it so that descriptors cannot run out
+ * @param notice hears of every fallback once
+ */
+export function makeLinuxEngine(native: Native, maxFlows: number, notice: Notice = () => {}): Engine {
+  const context = new LinuxContext(native, maxFlows, notice);
+  return {
+    name: 'linux',
+    listen: (protocol: Protocol, at: Endpoint, plan: Plan): Promise<Listener> =>
+      (protocol === 'tcp' ? listenTcp : listenUdp)(context, at, plan),
+    busyFlows: () => context.busyFlows(),
+    close: () => context.close(),
+  };
+}

@@ -1,0 +1,141 @@
+/**
+ * One TCP flow on sockets of the core. What the client sends stays in its socket until the upstream is
+ * connected, but for the PROXY headers: one that comes in is read here, and one that goes out leaves in one
+ * write with what the client has said so far. From then on both sockets are the core's until it says ENDED.
+ */
+import type { CloseReason } from '../../flow/flow.ts';
+import type { Endpoint } from '../../net/address.ts';
+import type { Plan } from '../engine.ts';
+import { type Attempt, type ConnectFailure, connectFailure } from '../race.ts';
+import { TcpFlow } from '../tcp-flow.ts';
+import type { LinuxContext } from './context.ts';
+import { type Core, errnoName, nothingYet, type SlotOwner } from './core.ts';
+import { endReason, eventKind } from './layout.ts';
+
+const endings: Readonly<Record<number, CloseReason>> = {
+  [endReason.done]: 'done',
+  [endReason.clientReset]: 'client-reset',
+  [endReason.upstreamReset]: 'upstream-reset',
+};
+
+const nobody = -1;
+
+export class LinuxTcpFlow extends TcpFlow<Connecting> implements SlotOwner {
+  readonly #context: LinuxContext;
+  readonly #core: Core;
+  readonly #client: number;
+  /** The upstream's slot once both are relayed. */
+  #upstream = nobody;
+
+  constructor(context: LinuxContext, plan: Plan, client: number, peer: Endpoint, local: Endpoint) {
+    super(context, plan, peer, local);
+    this.#context = context;
+    this.#core = context.core;
+    this.#client = client;
+    context.core.own(client, this);
+    this.begin();
+  }
+
+  happened({ kind, value }: Core): void {
+    if (kind === eventKind.ended) this.#relayEnded(endings[value] ?? 'done');
+    else if (this.#upstream !== nobody) {
+      // Said of the client before it was relayed, in the batch that also told of its upstream: the core knows.
+    } else if (kind === eventKind.gone) this.gone();
+    else if (kind === eventKind.readable) this.wakeClient();
+  }
+
+  protected readonly dial = (upstream: Endpoint, outcome: (failure?: ConnectFailure) => void): Connecting =>
+    new Connecting(this.#core, upstream, outcome);
+
+  /** Edge-triggered: what is not read now is not announced again. Only a header is read before the relay. */
+  protected wakeClient(): void {
+    while (this.awaitsHeader) {
+      const read = this.#core.read(this.#client);
+      if (typeof read !== 'number' && read.length > 0) this.received(read);
+      else if (typeof read !== 'number') return this.ended();
+      else return read === nothingYet ? undefined : this.gone();
+    }
+  }
+
+  protected holdClient(): void {}
+
+  protected resetClient(): void {
+    this.#core.close(this.#client, true);
+  }
+
+  protected startRelay(attempt: Connecting, header: Buffer | undefined): void {
+    if (header !== undefined && this.early.length === 0) this.#readEarly();
+    const payload = this.early.reduce((total, { length }) => total + length, 0);
+    const early = header === undefined ? this.early : [header, ...this.early];
+    const bytes = early.length === 0 ? undefined : Buffer.concat(early);
+    const counters = this.#context.countersOf(this.plan.group);
+    const started = this.#core.relay(this.#client, attempt.slot, bytes, payload, this.clientEnded, counters);
+    if (started < 0) {
+      attempt.abandon();
+      return this.gone();
+    }
+    this.#upstream = attempt.slot;
+    this.#core.disown(attempt.slot);
+  }
+
+  protected checkRelay(nowMs: number): void {
+    const { ended, activeMs } = this.#core;
+    const half = ended[this.#client] !== ended[this.#upstream];
+    const limitMs = half ? this.plan.timeouts.halfCloseMs : this.plan.timeouts.idleMs;
+    if (limitMs === 0) return;
+    const lastActiveMs = Math.max(activeMs[this.#client] ?? 0, activeMs[this.#upstream] ?? 0);
+    if (nowMs - lastActiveMs >= limitMs) this.abortRelay(half ? 'half-close-idle' : 'idle');
+  }
+
+  protected abortRelay(reason: CloseReason): void {
+    this.#core.abortRelay(this.#client, this.#upstream);
+    this.close(reason);
+  }
+
+  /** Both slots keep their numbers until the next poll. */
+  protected relayedBytes(): readonly [number, number] {
+    const { bytes } = this.#core;
+    return [bytes[this.#client] ?? 0, bytes[this.#upstream] ?? 0];
+  }
+
+  /** Whatever else a read may say, the relay will hear of it. */
+  #readEarly(): void {
+    const read = this.#core.read(this.#client);
+    if (typeof read === 'number') return;
+    if (read.length > 0) this.early.push(read);
+    else this.clientEnded = true;
+  }
+
+  #relayEnded(reason: CloseReason): void {
+    this.#core.disown(this.#client);
+    this.close(reason);
+  }
+}
+
+/** One connect under way, and then its socket. */
+class Connecting implements Attempt, SlotOwner {
+  slot: number;
+  readonly #core: Core;
+  readonly #outcome: (failure?: ConnectFailure) => void;
+
+  constructor(core: Core, upstream: Endpoint, outcome: (failure?: ConnectFailure) => void) {
+    this.#core = core;
+    this.#outcome = outcome;
+    const slot = core.connect(upstream);
+    this.slot = slot;
+    if (slot >= 0) core.own(slot, this);
+    // Later, as the outcome of every attempt.
+    else queueMicrotask(() => outcome(connectFailure(errnoName(slot))));
+  }
+
+  happened({ value }: Core): void {
+    if (value === 0) return this.#outcome();
+    this.abandon();
+    this.#outcome(connectFailure(errnoName(value)));
+  }
+
+  abandon(): void {
+    if (this.slot >= 0) this.#core.close(this.slot, false);
+    this.slot = nobody;
+  }
+}

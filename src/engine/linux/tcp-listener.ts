@@ -1,0 +1,107 @@
+/**
+ * A listening TCP socket: each connection becomes a LinuxTcpFlow, or waits for a place. IPv6 sockets are V6ONLY,
+ * so an IPv4 client always arrives on an IPv4 socket.
+ */
+import type { Endpoint } from '../../net/address.ts';
+import type { Listener, Plan } from '../engine.ts';
+import type { LinuxContext, WaitingClient } from './context.ts';
+import type { Core, SlotOwner } from './core.ts';
+import { eventKind } from './layout.ts';
+import { LinuxTcpFlow } from './tcp-flow.ts';
+
+export async function listenTcp(context: LinuxContext, at: Endpoint, plan: Plan): Promise<Listener> {
+  return new TcpListener(context, context.core.listenTcp(at), at, plan);
+}
+
+class TcpListener implements Listener, SlotOwner {
+  readonly local: Endpoint;
+  plan: Plan;
+  readonly #context: LinuxContext;
+  readonly #slot: number;
+  /** Accepted beyond the limit, and not begun. */
+  readonly #waiting = new Set<AcceptedClient>();
+  readonly #group: Plan['group'];
+  #stopped = false;
+
+  constructor(context: LinuxContext, slot: number, at: Endpoint, plan: Plan) {
+    this.#context = context;
+    this.#slot = slot;
+    this.plan = plan;
+    this.#group = plan.group;
+    this.local = { ...at, port: context.core.portOf(slot) };
+    context.core.own(slot, this);
+    context.openListener(plan.group);
+    context.startAccepting(slot);
+    context.listeners.add(this);
+  }
+
+  replace(plan: Plan): void {
+    this.plan = plan;
+  }
+
+  /** Flows have sockets of their own and go on; clients that wait are reset, as the kernel does in its backlog. */
+  async stop(): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#context.listeners.delete(this);
+    this.#context.stopAccepting(this.#slot);
+    this.#context.core.close(this.#slot, false);
+    for (const client of this.#waiting) client.giveUp();
+    this.#context.closeListener(this.#group);
+  }
+
+  async close(): Promise<void> {
+    await this.stop();
+  }
+
+  happened(core: Core): void {
+    if (core.kind !== eventKind.accepted) {
+      // For want of descriptors or memory, most likely: there is room for more when something has ended.
+      this.#context.pauseAccept();
+    } else if (this.#context.mustWait) {
+      const client = new AcceptedClient(this.#context, this, this.#waiting, core);
+      this.#context.wait(client);
+    } else this.begin(core.slot, core.peer(), core.local());
+  }
+
+  begin(slot: number, peer: Endpoint, local: Endpoint): void {
+    new LinuxTcpFlow(this.#context, this.plan, slot, peer, local);
+    this.#context.pauseIfFull();
+  }
+}
+
+class AcceptedClient implements WaitingClient, SlotOwner {
+  readonly #context: LinuxContext;
+  readonly #listener: TcpListener;
+  readonly #siblings: Set<AcceptedClient>;
+  readonly #slot: number;
+  readonly #peer: Endpoint;
+  readonly #local: Endpoint;
+
+  constructor(context: LinuxContext, listener: TcpListener, siblings: Set<AcceptedClient>, accepted: Core) {
+    this.#context = context;
+    this.#listener = listener;
+    this.#siblings = siblings;
+    this.#slot = accepted.slot;
+    this.#peer = accepted.peer();
+    this.#local = accepted.local();
+    siblings.add(this);
+    context.core.own(this.#slot, this);
+  }
+
+  /** What it sends meanwhile is found when it begins. */
+  happened(core: Core): void {
+    if (core.kind === eventKind.gone) this.giveUp();
+  }
+
+  begin(): void {
+    this.#siblings.delete(this);
+    this.#listener.begin(this.#slot, this.#peer, this.#local);
+  }
+
+  giveUp(): void {
+    this.#siblings.delete(this);
+    this.#context.waitsNoMore(this);
+    this.#context.core.close(this.#slot, true);
+  }
+}
