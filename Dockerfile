@@ -1,10 +1,12 @@
 # The program and its runtime dependencies, built apart from what runs. Optional goes too: valibot names the compiler
 # as an optional peer, and npm would ship it, five times the size of all the rest.
 FROM node:24-bookworm-slim AS build
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make
 WORKDIR /app
 COPY package.json package-lock.json tsconfig.json ./
 COPY src ./src
-RUN npm ci --ignore-scripts && npx tsc && npm prune --omit=dev --omit=optional --ignore-scripts
+COPY native ./native
+RUN npm ci --ignore-scripts && npx tsc && make -C native && npm prune --omit=dev --omit=optional --ignore-scripts
 
 FROM node:24-bookworm-slim
 LABEL org.opencontainers.image.title="dualport" \
@@ -14,6 +16,7 @@ WORKDIR /app
 COPY --from=build /app/package.json ./
 COPY --from=build /app/node_modules ./node_modules
 COPY --from=build /app/dist/src ./dist/src
+COPY --from=build /app/native/build/dualport.node ./native/build/dualport.node
 # The admin socket is what the health check asks; with a read-only root file system mount a tmpfs here.
 RUN mkdir /run/dualport && chown node:node /run/dualport
 ENV NODE_ENV=production DUALPORT_ADMIN=/run/dualport/admin.sock
