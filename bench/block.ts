@@ -168,8 +168,9 @@ async function compare(turn: Turn, contestants: readonly Contestant[]): Promise<
     if (takesPart && isAlive(running) && workload.cannot?.(subject) === undefined) {
       await measure(turn, contestant);
     }
-    if (measured.includes(subject)) session.done(workload.expected(seconds));
   }
+  // Also for those that take no part: the plan reckons with everybody.
+  session.done(workload.expected(seconds) * measured.length);
 }
 
 function rotated<T>(items: readonly T[], by: number): readonly T[] {
