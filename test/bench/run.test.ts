@@ -66,13 +66,14 @@ function namespacesOf({ child }: Running): readonly string[] {
   return stdout.split('\n').filter((line) => line.startsWith(`dualport-bench-${child.pid}-`));
 }
 
+/** Everything that runs while a load does. */
 async function loading(bench: Running): Promise<readonly number[]> {
-  const isLoad = (pid: number) => commandOf(pid).startsWith('wrk ');
-  await until(
-    () => descendants(bench.child.pid ?? 0).some(isLoad) || bench.child.exitCode !== null,
-    'a load',
-  );
-  return descendants(bench.child.pid ?? 0);
+  let pids: readonly number[] = [];
+  await until(() => {
+    pids = descendants(bench.child.pid ?? 0);
+    return pids.some((pid) => commandOf(pid).startsWith('wrk ')) || bench.child.exitCode !== null;
+  }, 'a load');
+  return pids;
 }
 
 test('what is unknown ends it with the list of what is known', async () => {
