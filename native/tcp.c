@@ -11,6 +11,7 @@
 #include "tcp.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -102,16 +103,23 @@ static bool is_wildcard(const struct endpoint *at) {
   return memcmp(at->address, zero, 16) == 0 || (endpoint_is_ipv4(at) && memcmp(at->address + 12, zero, 4) == 0);
 }
 
+/* Who made it is not known: accept4 on anything else than a listener would fail for ever, on a blocking one wait. */
+static int prepare_adopted(int fd, struct sockaddr_storage *address) {
+  int listens = 0;
+  socklen_t length = sizeof listens;
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) != 0) return -errno;
+  if (!listens) return -EINVAL;
+  length = sizeof *address;
+  if (getsockname(fd, (struct sockaddr *)address, &length) != 0) return -errno;
+  return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0 ? 0 : -errno;
+}
+
 int tcp_adopt(struct core *core, int fd) {
   struct sockaddr_storage address;
-  socklen_t length = sizeof address;
   struct listener *listener = calloc(1, sizeof *listener);
-  int slot = -ENOMEM;
-  if (listener == NULL) close(fd);
-  else if (getsockname(fd, (struct sockaddr *)&address, &length) != 0) {
-    slot = -errno;
-    close(fd);
-  } else {
+  int slot = listener == NULL ? -ENOMEM : prepare_adopted(fd, &address);
+  if (slot < 0) close(fd);
+  else {
     set_flow_options(fd); /* accepted sockets inherit them */
     slot = slot_open(core, fd, SLOT_TCP_LISTENER, EPOLLIN);
   }

@@ -121,13 +121,18 @@ static uint32_t read_train(const void *data, uint32_t length) {
   return each > 0 ? (uint32_t)each : length;
 }
 
+/* Whole: the kernel cuts what there is no room for, as on a socket that came with more options than ours. */
+static bool holds(const struct cmsghdr *control, int level, int type, size_t length) {
+  return control->cmsg_level == level && control->cmsg_type == type && control->cmsg_len >= CMSG_LEN(length);
+}
+
 static void read_control(struct arrival *arrival, struct msghdr *message) {
   for (struct cmsghdr *control = CMSG_FIRSTHDR(message); control != NULL; control = CMSG_NXTHDR(message, control)) {
-    int level = control->cmsg_level, type = control->cmsg_type;
+    struct endpoint *local = &arrival->key.local;
     const void *data = CMSG_DATA(control);
-    if (level == IPPROTO_UDP && type == UDP_GRO) arrival->each = read_train(data, arrival->length);
-    else if (level == IPPROTO_IPV6 && type == IPV6_PKTINFO) read_ipv6_info(&arrival->key.local, data);
-    else if (level == IPPROTO_IP && type == IP_PKTINFO) read_ipv4_info(&arrival->key.local, data);
+    if (holds(control, IPPROTO_UDP, UDP_GRO, sizeof(int))) arrival->each = read_train(data, arrival->length);
+    else if (holds(control, IPPROTO_IPV6, IPV6_PKTINFO, sizeof(struct in6_pktinfo))) read_ipv6_info(local, data);
+    else if (holds(control, IPPROTO_IP, IP_PKTINFO, sizeof(struct in_pktinfo))) read_ipv4_info(local, data);
   }
 }
 

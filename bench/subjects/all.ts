@@ -5,6 +5,7 @@ import { dualportLinux, dualportPortable } from './dualport.ts';
 import { haproxy, haproxySplice } from './haproxy.ts';
 import { nftDnat } from './nft-dnat.ts';
 import { nginx, nginx64k } from './nginx.ts';
+import { referenceRelay } from './reference-relay.ts';
 import { socat, socat256k } from './socat.ts';
 import type { Subject } from './subject.ts';
 
@@ -20,4 +21,5 @@ export const allSubjects: readonly Subject[] = [
   socat256k,
   dualportPortable,
   dualportLinux,
+  referenceRelay,
 ];

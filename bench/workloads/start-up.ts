@@ -23,7 +23,7 @@ export function startUp(ports: number): Workload {
       { name: 'rssMiB', title: 'Memory, shared pages in full (RSS)', unit: 'MiB', better: 'lower' },
     ],
     expected: () => 0.8 + ports / 150,
-    cannot: ({ kind }: Subject) => (kind === 'bound' ? 'it is no process' : undefined),
+    cannot: ({ kind }: Subject) => (kind === 'bound' ? 'a bound is no rival in starting' : undefined),
     measure: (measurement) => measure(measurement, ports),
   };
 }

@@ -841,6 +841,19 @@ static void an_adopted_wildcard_listener_names_the_address_dialled(void) {
   rig_close(rig);
 }
 
+static void an_adopted_listener_never_blocks_and_nothing_else_is_adopted(void) {
+  struct rig *rig = rig_open();
+  int blocking = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  CHECK(listen(blocking, 8) == 0);
+  CHECK(core_adopt(rig->core, blocking, 0, NULL) >= 0);
+  CHECK(fcntl(blocking, F_GETFL) & O_NONBLOCK);
+  int unbound = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  CHECK(core_adopt(rig->core, unbound, 0, NULL) == -EINVAL);
+  int udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  CHECK(core_adopt(rig->core, udp, 0, NULL) == -EINVAL);
+  rig_close(rig);
+}
+
 static void an_ipv6_listener_is_for_ipv6_only(void) {
   struct rig *rig = rig_open();
   struct endpoint any = {.port = 0}, any4 = {.address = {[10] = 255, 255}};
@@ -974,6 +987,7 @@ static const struct {
     TEST(a_listener_without_descriptors_pauses),
     TEST(a_full_table_pauses_the_listener),
     TEST(an_adopted_wildcard_listener_names_the_address_dialled),
+    TEST(an_adopted_listener_never_blocks_and_nothing_else_is_adopted),
     TEST(an_ipv6_listener_is_for_ipv6_only),
     TEST(both_ends_of_a_flow_may_be_in_one_batch),
     TEST(a_slot_is_not_used_again_before_its_end_is_told),

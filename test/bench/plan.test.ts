@@ -26,7 +26,7 @@ test('a quick run is expected to take less than three minutes, a smoke run littl
 test('a smoke run gates every subject on every pair of families, and does every workload', () => {
   const smoke = plan('--smoke');
   assert.deepEqual(blocks('--smoke'), ['T2 4to4', 'T2 6to4', 'T2 6to6']);
-  assert.equal(smoke.subjects.length, 11);
+  assert.equal(smoke.subjects.length, 12);
   assert.equal(smoke.blocks.flatMap(({ workloads }) => workloads).length, 20);
 });
 
