@@ -14,6 +14,7 @@ export type Requirement =
   | 'curl'
   | 'gcc'
   | 'perl'
+  | 'strace'
   | 'linux'
   | 'netns'
   | 'nginx-stream'
@@ -41,6 +42,8 @@ const commands: Partial<Record<Requirement, string>> = {
   ipv6: 'grep -q . /proc/net/if_inet6',
   // The right to make network namespaces, which root in a container may lack.
   netns: 'command -v ip && unshare --net --mount true',
+  // The right to trace, which a container may lack.
+  strace: 'strace -o /dev/null true',
   'nginx-stream':
     "test -e /usr/lib/nginx/modules/ngx_stream_module.so || nginx -V 2>&1 | grep -q -- '--with-stream '",
 };

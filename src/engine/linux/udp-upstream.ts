@@ -20,6 +20,8 @@ export class LinuxUdpUpstream extends UdpUpstream implements SlotOwner {
   readonly #flow: NewFlow;
   readonly #countersNumber: number;
   readonly #prefix: Buffer | undefined;
+  /** Only the first datagram to an upstream has the header. */
+  readonly #announcesFirst: boolean;
   /** Whether there is a choice to be made about datagrams before the first answer. */
   readonly #choosy: boolean;
   #slot = none;
@@ -43,6 +45,7 @@ export class LinuxUdpUpstream extends UdpUpstream implements SlotOwner {
     this.#flow = flow;
     this.#countersNumber = context.countersOf(group);
     const first = accepted.announce?.datagrams === 'first';
+    this.#announcesFirst = first;
     this.#prefix = first ? undefined : header;
     this.#choosy = first || accepted.upstreams.length > 1;
   }
@@ -75,7 +78,7 @@ export class LinuxUdpUpstream extends UdpUpstream implements SlotOwner {
     if (!this.#reached && !this.#reach(upstream)) return;
     const header = this.headerDue();
     const result = this.#core.sendUdp(this.#slot, header, datagram);
-    if (result >= 0) return;
+    if (result >= 0) return this.#show();
     // A header that did not leave is still due.
     if (header !== undefined) this.announced = false;
     this.failed(errnoName(result));
@@ -122,7 +125,9 @@ export class LinuxUdpUpstream extends UdpUpstream implements SlotOwner {
   }
 
   #show(): void {
-    const shown = this.#planIsDue || (this.#choosy && !this.answered);
+    // A new program on a known port may speak before it was told of the client.
+    const headerDue = this.#announcesFirst && !this.announced;
+    const shown = this.#planIsDue || headerDue || (this.#choosy && !this.answered);
     if (shown === this.#shown || this.#slot === none) return;
     this.#shown = shown;
     this.#core.inspectUdp(this.#slot, shown);
