@@ -1,8 +1,9 @@
 /**
  * The bench in the README: one table, made from a run's file and put between two marks. It shows the best
  * dualport subject, the last one that was measured, on the first metric of the first and the last workload of
- * each group, chosen by their place and not by their outcome; the page of the run shows all. Of a peer with several configurations (`nginx`, `nginx-64k`) it
- * shows the one that does best against dualport, so that nobody is beaten in a bad set-up.
+ * each group, chosen by their place and not by their outcome; the page of the run shows all. Of a peer with several
+ * configurations (`nginx`, `nginx-64k`) it shows the one that does best against dualport, so that nobody is beaten in a
+ * bad set-up.
  */
 import type { MetricRecord, Ratio, Results, SubjectRecord, WorkloadRecord } from '../results.ts';
 import { fewestRounds } from '../statistics.ts';
@@ -11,7 +12,6 @@ import {
   bytesText,
   counted,
   dateText,
-  familiesText,
   intervalName,
   intervalText,
   listed,
@@ -40,9 +40,8 @@ export function readmePart(results: Results, file: string): string {
   const ours = bestOf(results);
   if (ours === undefined) throw new Error(`${file} has no samples of a dualport subject`);
   const columns = columnsOf(results);
-  const rows = worldsShown(results).flatMap((world) =>
-    headlinesOf(world).map((workload) => rowOf(world, workload, ours, columns)),
-  );
+  const world = worldShown(results);
+  const rows = world === undefined ? [] : headlinesOf(world).map((each) => rowOf(world, each, ours, columns));
   const head = [`${ours.name} ÷`, ...columns.map(([first]) => first?.name ?? '')];
   const lines = [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`);
   return `\n${lines.join('\n')}\n\n${conditions(results, ours, columns, file)}\n`;
@@ -63,18 +62,18 @@ function columnsOf({ subjects }: Results): readonly (readonly SubjectRecord[])[]
 }
 
 /** Of the last topology, which is the one nearest to a real host: IPv4 throughout, and IPv6 to IPv4. */
-function worldsShown(results: Results): readonly World[] {
+/** The last topology, from IPv4 to IPv4 if that was measured: a README is short, and the rest is a click away. */
+function worldShown(results: Results): World | undefined {
   const worlds = worldsOf(results).filter(({ cells }) => cells.length > 0);
   const topology = results.topologies.findLast(({ name }) => worlds.some((world) => world.topology === name));
-  const shown = worlds.filter((world) => world.topology === topology?.name && world.families !== '6to6');
-  return shown.toSorted((a, b) => a.families.localeCompare(b.families));
+  const here = worlds.filter((world) => world.topology === topology?.name);
+  return here.toSorted((a, b) => a.families.localeCompare(b.families))[0];
 }
 
 /** The lightest and the heaviest of each group as they are listed; across the families the first is enough. */
-function headlinesOf({ workloads, families }: World): readonly WorkloadRecord[] {
+function headlinesOf({ workloads }: World): readonly WorkloadRecord[] {
   return workloads.filter(
-    ({ group }, at) =>
-      workloads[at - 1]?.group !== group || (families === '4to4' && workloads[at + 1]?.group !== group),
+    ({ group }, at) => workloads[at - 1]?.group !== group || workloads[at + 1]?.group !== group,
   );
 }
 
@@ -94,11 +93,7 @@ function rowOf(
     const own = ratios.filter(({ against }) => variants.some(({ name }) => name === against));
     return cellText(own.toSorted(hardestFirst(metric))[0]);
   });
-  const families = world.families === '4to4' ? '' : `${familiesText(world.families)}, `;
-  return [
-    `${families}${escaped(workload.title)}: ${escaped(metric.title)} (${betterText(metric)})`,
-    ...cells,
-  ];
+  return [`${escaped(workload.title)}: ${escaped(metric.title)} (${betterText(metric)})`, ...cells];
 }
 
 /** A variant of too few rounds stands back, whatever it reached in these. */
@@ -122,7 +117,7 @@ function conditions(
   file: string,
 ): string {
   const { machine, plan, rounds, complete, startedAt, topologies } = results;
-  const shown = worldsShown(results)[0]?.topology;
+  const shown = worldShown(results)?.topology;
   const topology = topologies.find(({ name }) => name === shown);
   const versions = [ours, ...columns.flatMap(([first]) => (first?.kind === 'peer' ? [first] : []))];
   const variants = columns.filter(({ length }) => length > 1).map(([first]) => first?.name ?? '');
