@@ -39,7 +39,8 @@ function agrees(samples: readonly number[]): void {
     const right = exact(sorted, percentile);
     assert.ok(Math.abs(value - right) <= right / 100 + 0.05, `${percentile} %: ${value}, is ${right}`);
   }
-  assert.equal(seen.max, Math.round(exact(sorted, 100) * 10) / 10);
+  // Exact but for the decimal, which C and JavaScript round differently where it lies in the middle.
+  assert.ok(Math.abs(seen.max - exact(sorted, 100)) < 0.051, `${seen.max}, is ${exact(sorted, 100)}`);
   const named = [seen.p50, seen.p99, seen['p99.9'], seen.max];
   assert.deepEqual(
     named,
