@@ -16,7 +16,7 @@ import type { Measurement, Ports, Workload } from './workloads/workload.ts';
 import { clientFamily, openWorld, upstreamFamily, type World } from './world.ts';
 
 /** Where the findings of a run go while it goes on, and whether it is to stop. */
-export interface Session {
+export interface RunContext {
   readonly plan: Plan;
   readonly processes: Processes;
   /** Subjects that are installed. */
@@ -40,15 +40,15 @@ interface Contestant {
   readonly passed: ReadonlySet<string>;
 }
 
-export async function runBlock(block: Block, session: Session): Promise<void> {
+export async function runBlock(block: Block, context: RunContext): Promise<void> {
   const world = openWorld(block.topology);
   try {
-    session.world(world);
-    await startPrograms(block, world, session);
-    const contestants = await admit(block, world, session);
-    for (let round = 1; round <= session.plan.rounds; round++) {
+    context.world(world);
+    await startPrograms(block, world, context);
+    const contestants = await admit(block, world, context);
+    for (let round = 1; round <= context.plan.rounds; round++) {
       for (const workload of block.workloads) {
-        await compare({ block, world, session, workload, round }, contestants);
+        await compare({ block, world, context, workload, round }, contestants);
       }
     }
     await endAll(contestants);
@@ -74,7 +74,7 @@ function portsOf(subject: number, { families }: Block, { hostAddress, containerA
 }
 
 /** The echo server, also on the client's family for the one that comes without a relay. */
-async function startPrograms(block: Block, world: World, { plan, processes }: Session): Promise<void> {
+async function startPrograms(block: Block, world: World, { plan, processes }: RunContext): Promise<void> {
   const families = new Set([upstreamFamily(block.families), clientFamily(block.families)]);
   const count = plan.subjects.length;
   for (const family of families) {
@@ -86,12 +86,12 @@ async function startPrograms(block: Block, world: World, { plan, processes }: Se
   }
 }
 
-async function admit(block: Block, world: World, session: Session): Promise<readonly Contestant[]> {
+async function admit(block: Block, world: World, context: RunContext): Promise<readonly Contestant[]> {
   const contestants: Contestant[] = [];
-  for (const [i, subject] of session.subjects.entries()) {
-    if (session.signal.aborted) break;
-    session.doing(`${block.topology} ${block.families}: does ${subject.title} work?`);
-    const contestant = await start(subject, portsOf(i, block, world), block, world, session);
+  for (const [i, subject] of context.subjects.entries()) {
+    if (context.signal.aborted) break;
+    context.doing(`${block.topology} ${block.families}: does ${subject.title} work?`);
+    const contestant = await start(subject, portsOf(i, block, world), block, world, context);
     if (contestant !== undefined) contestants.push(contestant);
   }
   return contestants;
@@ -102,13 +102,13 @@ async function start(
   ports: Ports,
   block: Block,
   world: World,
-  session: Session,
+  context: RunContext,
 ): Promise<Contestant | undefined> {
   const tasks = tasksOf(block);
   const able = tasks.filter((task) => {
     const reason = subject.cannot?.(task);
     if (reason !== undefined)
-      session.gate({ ...task, subject: subject.name, outcome: 'not applicable', reason });
+      context.gate({ ...task, subject: subject.name, outcome: 'not applicable', reason });
     return reason === undefined;
   });
   if (able.length === 0) return undefined;
@@ -116,13 +116,13 @@ async function start(
     able.some(({ protocol }) => protocol === port.protocol),
   );
   try {
-    const stage = { processes: session.processes, place: world.host, scratch: session.scratch() };
+    const stage = { processes: context.processes, place: world.host, scratch: context.scratch() };
     const running = await subject.start(stage, publications);
-    const passed = await pass(able, { subject, running, ports }, world, session);
+    const passed = await pass(able, { subject, running, ports }, world, context);
     return { subject, running, ports, passed };
   } catch (error) {
     const reason = `it did not start: ${(error as Error).message}`;
-    for (const task of able) session.gate({ ...task, subject: subject.name, outcome: 'failed', reason });
+    for (const task of able) context.gate({ ...task, subject: subject.name, outcome: 'failed', reason });
     return undefined;
   }
 }
@@ -135,14 +135,14 @@ async function pass(
   tasks: readonly Task[],
   contestant: Omit<Contestant, 'passed'>,
   world: World,
-  session: Session,
+  context: RunContext,
 ): Promise<ReadonlySet<string>> {
-  const { processes } = session;
+  const { processes } = context;
   const passed = new Set<string>();
   await contestant.running.enter?.();
   for (const task of tasks) {
     const record = await gate({ ...contestant, processes, world }, task);
-    session.gate(record);
+    context.gate(record);
     if (record.outcome === 'passed') passed.add(task.protocol);
   }
   await contestant.running.leave?.();
@@ -152,17 +152,17 @@ async function pass(
 interface Turn {
   readonly block: Block;
   readonly world: World;
-  readonly session: Session;
+  readonly context: RunContext;
   readonly workload: Workload;
   readonly round: number;
 }
 
 /** One workload on every subject that takes part. */
 async function compare(turn: Turn, contestants: readonly Contestant[]): Promise<void> {
-  const { session, workload, round } = turn;
-  const { measured, seconds } = session.plan;
+  const { context, workload, round } = turn;
+  const { measured, seconds } = context.plan;
   for (const contestant of rotated(contestants, round)) {
-    if (session.signal.aborted) return;
+    if (context.signal.aborted) return;
     const { subject, running, passed } = contestant;
     const takesPart = measured.includes(subject) && passed.has(workload.protocol);
     if (takesPart && isAlive(running) && workload.cannot?.(subject) === undefined) {
@@ -170,7 +170,7 @@ async function compare(turn: Turn, contestants: readonly Contestant[]): Promise<
     }
   }
   // Also for those that take no part: the plan reckons with everybody.
-  session.done(workload.expected(seconds) * measured.length);
+  context.done(workload.expected(seconds) * measured.length);
 }
 
 function rotated<T>(items: readonly T[], by: number): readonly T[] {
@@ -179,23 +179,23 @@ function rotated<T>(items: readonly T[], by: number): readonly T[] {
 }
 
 async function measure(turn: Turn, { subject, running, ports }: Contestant): Promise<void> {
-  const { block, world, session, workload, round } = turn;
+  const { block, world, context, workload, round } = turn;
   const { topology, families } = block;
-  const { plan, processes } = session;
-  session.doing(
+  const { plan, processes } = context;
+  context.doing(
     `${topology} ${families}, round ${round} of ${plan.rounds}: ${workload.name}, ${subject.name}`,
   );
   const measurement: Measurement = {
     ...{ world, processes, subject, running, ports, seconds: plan.seconds, idle: plan.idle },
-    scratch: () => session.scratch(),
+    scratch: () => context.scratch(),
   };
   const before = systemTicks();
   const outcome = await attempt(measurement, workload);
   const after = systemTicks();
   // What Ctrl-C broke off is no failure.
-  if (session.signal.aborted) return;
+  if (context.signal.aborted) return;
   const steal = (100 * (after.steal - before.steal)) / Math.max(1, after.all - before.all);
-  session.sample({
+  context.sample({
     topology,
     families,
     workload: workload.name,
@@ -206,7 +206,7 @@ async function measure(turn: Turn, { subject, running, ports }: Contestant): Pro
   });
   if (!isAlive(running)) {
     const dead = running.processes.find(({ alive }) => !alive);
-    session.remark(
+    context.remark(
       `${subject.title} died in round ${round} during ${workload.name} (${topology} ${families}): ${dead?.lastWords}. It is not measured any further there.`,
     );
   }

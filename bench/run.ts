@@ -5,7 +5,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { runBlock, type Session } from './block.ts';
+import { type RunContext, runBlock } from './block.ts';
 import { cellsOf, ratiosOf } from './compare.ts';
 import { describeMachine } from './machine.ts';
 import { expectedSeconds, type Plan } from './plan.ts';
@@ -83,10 +83,10 @@ async function runBlocks(
   const within = connectionsWithin(processes.openFileLimit);
   if (within < plan.idle) findings.remarks.add(fewerIdle(processes.openFileLimit, within));
   progress.expect(expectedSeconds(plan));
-  const session = sessionOf(plan, records, findings, processes, folder, startedAt, progress, signal);
+  const context = contextOf(plan, records, findings, processes, folder, startedAt, progress, signal);
   try {
     for (const block of plan.blocks) {
-      if (!signal.aborted) await runBlock(block, session);
+      if (!signal.aborted) await runBlock(block, context);
     }
   } catch (error) {
     // Ctrl-C shows as a failure of whatever was under way.
@@ -100,7 +100,7 @@ async function runBlocks(
   return !signal.aborted;
 }
 
-function sessionOf(
+function contextOf(
   plan: Plan,
   records: readonly SubjectRecord[],
   findings: Findings,
@@ -109,7 +109,7 @@ function sessionOf(
   startedAt: Date,
   progress: Progress,
   signal: AbortSignal,
-): Session {
+): RunContext {
   const seconds = () => Math.round(Date.now() - startedAt.getTime()) / 1000;
   return {
     plan,
