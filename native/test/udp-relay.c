@@ -483,10 +483,7 @@ static void a_full_table_says_so(void) {
   world_close(&world);
 }
 
-static const struct {
-  const char *promise;
-  void (*test)(void);
-} tests[] = {
+static const struct promise tests[] = {
     {"0.0.0.0: answers leave from the address the client dialled", dialled_ipv4},
     {"a refused datagram ends nothing, and the error loses no other", refusals_end_nothing},
     {"core_udp_send tells a refusal, and counts nothing", send_tells_the_refusal},
@@ -510,11 +507,7 @@ int main(void) {
     every_size_both_ways(paths[i].listen, paths[i].upstream);
     printf("ok %s: datagrams of every size pass both ways and are counted\n", paths[i].name);
   }
-  for (unsigned i = 0; i < sizeof tests / sizeof *tests; i++) {
-    tests[i].test();
-    printf("ok %s\n", tests[i].promise);
-    fflush(stdout);
-  }
+  keep_promises(tests, sizeof tests / sizeof *tests);
   in_own_network(dialled_ipv6);
   puts("ok [::]: answers leave from the address the client dialled, link-local ones included");
 }

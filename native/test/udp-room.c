@@ -295,10 +295,7 @@ static void answers_without_events_wait(void) {
   world_close(&world);
 }
 
-static const struct {
-  const char *promise;
-  void (*test)(void);
-} tests[] = {
+static const struct promise tests[] = {
     {"payloads without room wait for the next poll, in order", payloads_without_room_wait},
     {"order is kept when a flow begins between two polls", order_is_kept_when_a_flow_begins},
     {"events without room wait for the next poll, in each sender's order", events_without_room_wait},
@@ -311,9 +308,5 @@ static const struct {
 };
 
 int main(void) {
-  for (unsigned i = 0; i < sizeof tests / sizeof *tests; i++) {
-    tests[i].test();
-    printf("ok %s\n", tests[i].promise);
-    fflush(stdout);
-  }
+  keep_promises(tests, sizeof tests / sizeof *tests);
 }

@@ -424,10 +424,7 @@ static void the_kernel_refuses(void) {
   EQUAL(status, 0);
 }
 
-static const struct {
-  const char *promise;
-  void (*test)(void);
-} tests[] = {
+static const struct promise tests[] = {
     {"a train of 40 with a shorter last one is one message, and arrives as 40 datagrams", trains_both_families},
     {"trains of answers are one message, too", trains_come_back},
     {"a train of a stranger is shown datagram by datagram", a_train_to_strangers_is_shown_one_by_one},
@@ -448,9 +445,5 @@ static const struct {
 };
 
 int main(void) {
-  for (unsigned i = 0; i < sizeof tests / sizeof *tests; i++) {
-    tests[i].test();
-    printf("ok %s\n", tests[i].promise);
-    fflush(stdout);
-  }
+  keep_promises(tests, sizeof tests / sizeof *tests);
 }
