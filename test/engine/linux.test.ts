@@ -11,7 +11,7 @@ import { at, type Client, type Harness, until } from './harness.ts';
 import { headerCases } from './header-cases.ts';
 import { type Case, engineSuite } from './suite.ts';
 import { tcpConnectCases } from './tcp-connect-cases.ts';
-import { tcpRelayCases } from './tcp-relay-cases.ts';
+import { stalledWriters, tcpRelayCases } from './tcp-relay-cases.ts';
 import { udpAbuseCases } from './udp-abuse-cases.ts';
 import { udpHeaderCases } from './udp-header-cases.ts';
 import { udpLimitCases } from './udp-limit-cases.ts';
@@ -25,8 +25,17 @@ const waitsInstead =
 const oneRefusalATrain =
   'what waits for an upstream goes there as one train, and the kernel refuses a train once; see linux: trains';
 
+const kernelHolds =
+  'nothing is held in JavaScript; in C see native/test, and the kernel grows its buffers for a fast reader';
+
 function suites(makeEngine: (maxFlows: number) => Engine): void {
-  engineSuite('linux: TCP relay', makeEngine, tcpRelayCases);
+  engineSuite('linux: TCP relay', makeEngine, tcpRelayCases, [
+    {
+      title: 'a reader that stops holds up its writer within the stated bound of 160 KiB per direction',
+      reason: kernelHolds,
+    },
+  ]);
+  engineSuite('linux: back-pressure', makeEngine, backPressureCases);
   engineSuite('linux: TCP connect', makeEngine, tcpConnectCases, [
     {
       title: 'the flow limit of the engine holds, and a place that becomes free is given again',
@@ -100,6 +109,17 @@ const limitCases: readonly Case[] = [
         if (!inside.includes(client)) assert.equal(await client.ending, 'ECONNRESET');
       assert.deepEqual([inside.length, harness.count('tcpFlowsActive')], [20, 20]);
       assert.ok(inside.every(({ socket }) => !socket.destroyed));
+    },
+  },
+];
+
+const backPressureCases: readonly Case[] = [
+  {
+    title: 'a reader that stops holds up its writer within what the kernel buffers',
+    async run(harness) {
+      const { mostSent } = await stalledWriters(harness);
+      // Those of four sockets, of which tcp_rmem allows two up to 32 MiB, and a pipe.
+      assert.ok(mostSent < 80 * 2 ** 20, `writers stopped, at ${mostSent} bytes`);
     },
   },
 ];

@@ -1,6 +1,6 @@
 /**
- * Finds the native core: what this checkout has built, else what came with the package for this platform. A
- * core that cannot be had is a reason to be told, not an error: which engine runs then is not decided here.
+ * Finds the native core that this checkout has built. A core that cannot be had is a reason to be told, not an
+ * error: which engine runs then is not decided here.
  */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -11,7 +11,7 @@ import type { Native } from './native.ts';
 export type Loaded = { readonly native: Native } | { readonly reason: string };
 
 /** From dist/src/engine/linux/ to the package. */
-const root = new URL('../../../../native/', import.meta.url);
+const folder = fileURLToPath(new URL('../../../../native/', import.meta.url));
 
 let loaded: Loaded | undefined;
 
@@ -23,25 +23,11 @@ export function loadNative(): Loaded {
 
 function load(): Loaded {
   if (process.platform !== 'linux') return { reason: `it runs on Linux, and this is ${process.platform}` };
-  const path = [built, prebuilt].map((find) => find()).find(existsSync);
-  if (path === undefined) return { reason: `its native part is not built (make -C ${fileURLToPath(root)})` };
+  const path = `${folder}build/dualport.node`;
+  if (!existsSync(path)) return { reason: `its native part is not built (make -C ${folder})` };
   try {
     return { native: createRequire(import.meta.url)(path) };
   } catch (error) {
     return { reason: `its native part cannot be loaded: ${messageOf(error)}` };
   }
-}
-
-function built(): string {
-  return fileURLToPath(new URL('build/dualport.node', root));
-}
-
-function prebuilt(): string {
-  return fileURLToPath(new URL(`prebuilt/linux-${process.arch}-${libc()}.node`, root));
-}
-
-/** Node's report names its glibc; where there is none it is musl. */
-function libc(): 'glibc' | 'musl' {
-  const report: { header?: { glibcVersionRuntime?: string } } = Object(process.report.getReport());
-  return report.header?.glibcVersionRuntime === undefined ? 'musl' : 'glibc';
 }
