@@ -173,7 +173,8 @@ async function compare(turn: Turn, contestants: readonly Contestant[]): Promise<
   context.done(workload.expected(seconds) * measured.length);
 }
 
-function rotated<T>(items: readonly T[], by: number): readonly T[] {
+/** Another comes first in each round. */
+export function rotated<T>(items: readonly T[], by: number): readonly T[] {
   const first = by % Math.max(1, items.length);
   return [...items.slice(first), ...items.slice(0, first)];
 }

@@ -12,15 +12,24 @@ const smallAmount = 64;
 
 const [address = '', port = ''] = process.argv.slice(2);
 
-for (const size of [smallAmount, amount]) await carry(randomBytes(size));
+try {
+  for (const size of [smallAmount, amount]) await carry(randomBytes(size));
+} catch (error) {
+  // One line, which the report of a run shows as the reason.
+  process.stderr.write(`${(error as Error).message}\n`);
+  process.exitCode = 1;
+}
 
 async function carry(bytes: Buffer): Promise<void> {
   const socket = connect({ host: address, port: Number(port) });
   const answer = hashOf(socket, bytes.length);
   socket.write(bytes);
-  const [sent, received] = [createHash('sha256').update(bytes).digest('hex'), await answer];
-  if (sent !== received) throw new Error(`${bytes.length} bytes came back changed`);
-  socket.destroy();
+  try {
+    const [sent, received] = [createHash('sha256').update(bytes).digest('hex'), await answer];
+    if (sent !== received) throw new Error(`${bytes.length} bytes came back changed`);
+  } finally {
+    socket.destroy();
+  }
 }
 
 async function hashOf(socket: Socket, length: number): Promise<string> {

@@ -23,6 +23,7 @@ import type {
 import type { Subject } from './subjects/subject.ts';
 import { connectionsWithin } from './workloads/idle.ts';
 import type { Workload } from './workloads/workload.ts';
+import { ownName } from './world.ts';
 
 export interface Findings {
   readonly topologies: Map<string, TopologyRecord>;
@@ -77,7 +78,7 @@ async function runBlocks(
   signal: AbortSignal,
 ): Promise<boolean> {
   const processes = new Processes();
-  const folder = mkdtempSync(join(tmpdir(), 'dualport-bench-'));
+  const folder = mkdtempSync(join(tmpdir(), `${ownName}-`));
   const stop = () => processes.close();
   signal.addEventListener('abort', stop);
   const within = connectionsWithin(processes.openFileLimit);

@@ -9,7 +9,9 @@
  * only, and end with them.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Place } from './processes.ts';
 import type { Families, TopologyName, TopologyRecord } from './results.ts';
 
@@ -76,7 +78,7 @@ function threeNamespaces(): World {
   const names = [client, host, container];
   try {
     for (const name of names) makeNamespace(name);
-    join(client, host, container);
+    cable(client, host, container);
     const congestionControl = setAll(names);
     write(host, { 'net.ipv4.ip_forward': '1', 'net.ipv6.conf.all.forwarding': '1' });
     return {
@@ -148,8 +150,11 @@ function remarksOn(congestionControl: string): readonly string[] {
     : [`Congestion control is ${congestionControl} for every subject: this machine allows no cubic here.`];
 }
 
+/** What this process makes begins with it, so that the next one knows what to remove if this one is killed. */
+export const ownName: string = `dualport-bench-${process.pid}`;
+
 function namespaceName(role: string): string {
-  return `dualport-bench-${process.pid}-${role}`;
+  return `${ownName}-${role}`;
 }
 
 function placeOf(name: string): Place {
@@ -161,7 +166,7 @@ function makeNamespace(name: string): void {
   mustRun('ip', ['-n', name, 'link', 'set', 'lo', 'up']);
 }
 
-function join(client: string, host: string, container: string): void {
+function cable(client: string, host: string, container: string): void {
   const peer = (name: string) => ['type', 'veth', 'peer', 'name', name, 'netns', host];
   mustRun('ip', ['link', 'add', 'eth0', 'netns', client, ...peer('client0')]);
   mustRun('ip', ['link', 'add', 'eth0', 'netns', container, ...peer('ctr0')]);
@@ -234,20 +239,23 @@ function remove(names: readonly string[]): void {
 
 /** A run that was killed could not clean up. Its processes are known by the namespace they are in. */
 function removeAbandoned(): void {
-  const left = namespaces().filter((name) => {
-    const [, pid] = /^dualport-bench-(\d+)-/.exec(name) ?? [];
-    return pid !== undefined && !existsSync(`/proc/${pid}`);
-  });
+  const left = namesIn('/run/netns').filter(isAbandoned);
   for (const name of left) {
     const { stdout } = spawnSync('ip', ['netns', 'pids', name], { encoding: 'utf8' });
     for (const pid of stdout.split('\n').filter(Boolean)) killIfThere(Number(pid));
   }
   remove(left);
+  for (const name of namesIn(tmpdir()).filter(isAbandoned)) rmSync(join(tmpdir(), name), { recursive: true });
 }
 
-function namespaces(): readonly string[] {
+function isAbandoned(name: string): boolean {
+  const [, pid] = /^dualport-bench-(\d+)-/.exec(name) ?? [];
+  return pid !== undefined && !existsSync(`/proc/${pid}`);
+}
+
+function namesIn(folder: string): readonly string[] {
   try {
-    return readdirSync('/run/netns');
+    return readdirSync(folder);
   } catch {
     return [];
   }

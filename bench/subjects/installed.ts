@@ -11,12 +11,10 @@ export function versionOf(command: readonly string[], pattern: RegExp, debianPac
   return version ?? 'unknown';
 }
 
-// biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query's own placeholder
-const versionField = '${Version}';
-
 /** Version of a Debian package, for programs that do not tell their own. */
 export function packagedVersion(debianPackage: string, file: string): string {
   if (!existsSync(file)) throw new Error(`${file} is not installed (apt-get install ${debianPackage})`);
-  const { stdout } = spawnSync('dpkg-query', ['-W', '-f', versionField, debianPackage], { encoding: 'utf8' });
-  return `${debianPackage} ${stdout || 'of unknown version'}`;
+  const { stdout } = spawnSync('dpkg-query', ['-W', debianPackage], { encoding: 'utf8' });
+  const [, version] = /\t(.+)/.exec(stdout ?? '') ?? [];
+  return `${debianPackage} ${version ?? 'of unknown version'}`;
 }
