@@ -4,6 +4,9 @@
  * `apply` is all or nothing: new rules are bound first, then removed ones are closed and kept ones get their
  * new plans. Only when a new rule needs the port of a removed one is the old one closed before, and opened
  * again if the change fails. An unchanged listener is never closed, and flows that exist stay as they are.
+ *
+ * Beside the configuration's rules there are those that others add one by one and take away again (containers,
+ * launchers). They are all or nothing each for itself, no reload touches them, and whoever has a port keeps it.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/load.ts';
@@ -43,8 +46,10 @@ export class Service {
   readonly #budget: LogBudget;
   readonly #resolver: Resolver;
   readonly #running = new Map<string, RunningRule>();
+  /** The names of those among them that are not the configuration's. */
+  readonly #added = new Set<string>();
   #config: Config;
-  #applying: Promise<void> = Promise.resolve();
+  #last: Promise<void> = Promise.resolve();
 
   constructor(config: Config, log: Log) {
     const openFiles = openFileLimit();
@@ -68,27 +73,87 @@ export class Service {
     return [...this.#running.values()];
   }
 
-  /** Makes the configuration the one that runs, or throws and leaves everything as it was. One at a time. */
+  /** Makes the configuration the one that runs, or throws and leaves everything as it was. */
   apply(config: Config): Promise<void> {
-    this.#applying = this.#apply(config);
-    return this.#applying;
+    return this.#inTurn(() => this.#apply(config));
+  }
+
+  /**
+   * Opens a rule beside those of the configuration, or throws and leaves everything as it was.
+   *
+   * @throws DualportError when its name is taken, or it cannot be bound
+   */
+  add(rule: Rule): Promise<void> {
+    return this.#inTurn(() => this.#add(rule));
+  }
+
+  /** New flows of an added rule follow this one, which has the same name; nothing happens to a rule that is gone. */
+  change(rule: Rule): Promise<void> {
+    return this.#inTurn(async () => {
+      if (!this.#added.has(rule.name)) return;
+      await this.#resolver.follow([rule]);
+      this.#replacePlan(rule);
+      this.#resolver.retain(this.#wanted(this.#config));
+    });
+  }
+
+  /** Closes an added rule: its TCP flows go on, its UDP flows end. */
+  remove(name: string): Promise<void> {
+    return this.#inTurn(async () => {
+      if (!this.#added.delete(name)) return;
+      await this.#close(name);
+      this.#resolver.retain(this.#wanted(this.#config));
+    });
+  }
+
+  /** One change at a time: each finds what the one before has left. */
+  #inTurn(change: () => Promise<void>): Promise<void> {
+    const done = this.#last.then(change);
+    this.#last = done.catch(() => {});
+    return done;
+  }
+
+  async #add(rule: Rule): Promise<void> {
+    if (this.#running.has(rule.name)) throw publishedAlready(rule.name);
+    const host = await readHostFacts();
+    await this.#resolver.follow([rule]);
+    this.#added.add(rule.name);
+    try {
+      await this.#openOne(rule, host);
+    } catch (error) {
+      this.#added.delete(rule.name);
+      throw error;
+    } finally {
+      this.#resolver.retain(this.#wanted(this.#config));
+    }
+    // One of several rules may have fewer flows than a single one.
+    if (this.#running.size === 2) this.#replacePlans();
+  }
+
+  /** Every rule there is to be, with this configuration. */
+  #wanted(config: Config): readonly Rule[] {
+    const added = this.rules.filter(({ rule }) => this.#added.has(rule.name));
+    return [...config.rules, ...added.map(({ rule }) => rule)];
   }
 
   async #apply(config: Config): Promise<void> {
     const host = await readHostFacts();
     await this.#resolver.follow(config.rules);
     if (this.draining) throw stopping();
-    const { open, keep, close } = reconcile(new Set(this.#running.keys()), config.rules);
+    const configured = [...this.#running.keys()].filter((name) => !this.#added.has(name));
+    const { open, keep, close } = reconcile(new Set(configured), config.rules);
+    const taken = open.find(({ name }) => this.#added.has(name));
     const before = this.#config;
     this.#config = config;
     try {
+      if (taken !== undefined) throw publishedAlready(taken.name);
       await this.#open(open, close, host);
     } catch (error) {
       this.#config = before;
-      this.#resolver.retain(before.rules);
+      this.#resolver.retain(this.#wanted(before));
       throw error;
     }
-    this.#resolver.retain(config.rules);
+    this.#resolver.retain(this.#wanted(config));
     for (const name of close) await this.#close(name);
     for (const rule of keep) this.#replacePlan(rule);
     this.#warn(open, host);
@@ -99,7 +164,7 @@ export class Service {
     this.draining = true;
     this.#resolver.close();
     // What is being opened now must be closed with the rest.
-    await this.#applying.catch(() => {});
+    await this.#last;
     const deadline = performance.now() + drainMs;
     await Promise.all(this.#listeners().map((listener) => listener.stop()));
     while (this.engine.busyFlows() > 0 && performance.now() < deadline && !now.aborted)
@@ -170,13 +235,14 @@ export class Service {
   }
 
   #plan(rule: Rule, group: RuleGroup, upstreams: readonly Endpoint[]): Plan {
-    const { rules, accessLog } = this.#config;
+    const { accessLog } = this.#config;
+    const rules = this.#config.rules.length + this.#added.size;
     return {
       rule: rule.name,
       decide: compileDecide(rule, upstreams),
       trusts: compileTrust(rule),
       timeouts: { ...rule.timeouts, raceMs },
-      limits: flowLimits(rule, rules.length, this.maxFlows),
+      limits: flowLimits(rule, rules, this.maxFlows),
       group,
       ended: flowLog(this.#log, this.#budget, accessLog),
     };
@@ -191,6 +257,13 @@ export class Service {
       this.#log.warn('this host has no IPv6: ports without an address are published on IPv4 only');
     }
   }
+}
+
+function publishedAlready(name: string): DualportError {
+  return new DualportError(
+    'PORT_CONFLICT',
+    `${name} is published already; whoever was first keeps it: publish another port, or stop publishing this one there`,
+  );
 }
 
 function stopping(): Error {

@@ -1,0 +1,184 @@
+/** Rules that come and go one by one, beside those of the configuration; on real sockets of the portable engine. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { after, beforeEach, test } from 'node:test';
+import { pino } from 'pino';
+import { type Config, loadConfig } from '../../../src/config/load.ts';
+import type { Rule } from '../../../src/config/rules.ts';
+import { DualportError } from '../../../src/errors.ts';
+
+import { Service } from '../../../src/service/service.ts';
+
+const open: (() => unknown)[] = [];
+let service: Service;
+/** Programs that say who they are: one port, two addresses, for a rule's name has the port of its program. */
+const first = await program('first', '127.0.0.1', 0);
+const second = await program('second', '127.0.0.2', portOf(first));
+
+beforeEach(async () => {
+  await closeAll();
+  service = new Service(configOf([await freePort()], first), pino({ level: 'silent' }));
+  open.push(() => service.stop(0, AbortSignal.abort()));
+});
+
+after(async () => {
+  await closeAll();
+  first.close();
+  second.close();
+});
+
+test('an added rule serves beside those of the configuration', async () => {
+  const [configured, added] = [await freePort(), await freePort()];
+  await service.apply(configOf([configured], first));
+  await service.add(ruleOf(added, second));
+  assert.equal(await said(configured), 'first');
+  assert.equal(await said(added), 'second');
+});
+
+test('a name is taken once, whoever had it first', async () => {
+  const [configured, added] = [await freePort(), await freePort()];
+  await service.apply(configOf([configured], first));
+  await service.add(ruleOf(added, first));
+  await refused(service.add(ruleOf(added, second)), 'PORT_CONFLICT');
+  await refused(service.add(ruleOf(configured, second)), 'PORT_CONFLICT');
+  assert.equal(await said(added), 'first');
+  assert.equal(await said(configured), 'first');
+});
+
+test('a port that somebody else has leaves nothing behind', async () => {
+  const port = await freePort();
+  const somebody = createServer().listen(port, '127.0.0.1');
+  await once(somebody, 'listening');
+  await refused(service.add(ruleOf(port, first)), 'ADDRESS_IN_USE');
+  assert.deepEqual(service.rules, []);
+  somebody.close();
+  await once(somebody, 'close');
+  await service.apply(configOf([port], first));
+  assert.equal(await said(port), 'first');
+});
+
+test('a reload leaves added rules alone', async () => {
+  const [before, afterwards, added] = [await freePort(), await freePort(), await freePort()];
+  await service.apply(configOf([before], first));
+  await service.add(ruleOf(added, second));
+  await service.apply(configOf([afterwards], first));
+  assert.equal(await said(added), 'second');
+  assert.equal(await said(afterwards), 'first');
+  await assert.rejects(said(before), { code: 'ECONNREFUSED' });
+});
+
+test('a reload that wants the port of an added rule changes nothing', async () => {
+  const [before, afterwards, added] = [await freePort(), await freePort(), await freePort()];
+  await service.apply(configOf([before], first));
+  await service.add(ruleOf(added, second));
+  await refused(service.apply(configOf([afterwards, added], first)), 'PORT_CONFLICT');
+  assert.equal(await said(before), 'first');
+  assert.equal(await said(added), 'second');
+  await assert.rejects(said(afterwards), { code: 'ECONNREFUSED' });
+});
+
+test('a removed rule gives its port up, and its flows go on', async () => {
+  const port = await freePort();
+  await service.add(ruleOf(port, first));
+  const client = await greeted(port);
+  await service.remove(ruleOf(port, first).name);
+  await assert.rejects(said(port), { code: 'ECONNREFUSED' });
+  client.write('still there?');
+  assert.equal(String((await once(client, 'data'))[0]), 'still there?');
+  client.destroy();
+  await service.add(ruleOf(port, second));
+  assert.equal(await said(port), 'second');
+});
+
+test('only added rules are removed and changed from outside', async () => {
+  const configured = await freePort();
+  await service.apply(configOf([configured], first));
+  await service.change(ruleOf(configured, second));
+  await service.remove(ruleOf(configured, first).name);
+  assert.equal(await said(configured), 'first');
+});
+
+test('a changed rule keeps its socket and sends new flows elsewhere', async () => {
+  const port = await freePort();
+  await service.add(ruleOf(port, first));
+  const listeners = service.rules[0]?.listeners;
+  await service.change(ruleOf(port, second));
+  assert.equal(await said(port), 'second');
+  assert.equal(service.rules[0]?.listeners, listeners);
+});
+
+test('changes that come at once are made one after the other', async () => {
+  const port = await freePort();
+  const rule = ruleOf(port, first);
+  await Promise.all([service.add(rule), service.remove(rule.name), service.add(ruleOf(port, second))]);
+  assert.equal(await said(port), 'second');
+});
+
+test('nothing is added once the service stops', async () => {
+  await service.stop(0, AbortSignal.abort());
+  await assert.rejects(service.add(ruleOf(await freePort(), first)), /stopping/);
+});
+
+function configOf(ports: readonly number[], upstream: Server): Config {
+  const publish = ports.map((port) => `127.0.0.1:${port}:${portOf(upstream)}`);
+  return loadConfig({ flags: { publish, to: [addressOf(upstream).address], engine: 'portable' }, env: {} });
+}
+
+function ruleOf(port: number, upstream: Server): Rule {
+  const [rule] = configOf([port], upstream).rules;
+  assert.ok(rule);
+  return rule;
+}
+
+async function program(name: string, host: string, port: number): Promise<Server> {
+  const server = createServer((socket) => {
+    socket.on('error', () => {});
+    socket.write(name);
+    socket.pipe(socket);
+  });
+  server.listen(port, host);
+  await once(server, 'listening');
+  return server;
+}
+
+async function greeted(port: number): Promise<Socket> {
+  const socket = connect(port, '127.0.0.1');
+  open.push(() => socket.destroy());
+  await once(socket, 'data');
+  return socket;
+}
+
+async function said(port: number): Promise<string> {
+  const socket = connect(port, '127.0.0.1');
+  const [data] = await once(socket, 'data');
+  socket.destroy();
+  return String(data);
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const port = portOf(server);
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+function addressOf(server: Server): AddressInfo {
+  const address = server.address();
+  assert.ok(address !== null && typeof address === 'object');
+  return address;
+}
+
+function portOf(server: Server): number {
+  return addressOf(server).port;
+}
+
+async function refused(done: Promise<unknown>, code: string): Promise<void> {
+  await assert.rejects(done, (error) => error instanceof DualportError && error.code === code);
+}
+
+async function closeAll(): Promise<void> {
+  for (const close of open.splice(0)) await close();
+}
