@@ -5,7 +5,7 @@
  * A core is an external value. Its memory, its counter blocks and, while it is watched, the value itself are kept alive
  * by references; when it is collected, or its thread ends, it is shut.
  *
- *   watch: uv_poll on core_epoll ──► core_poll(0) ──► onEvents, only if there are any ──► again, a few rounds
+ *   watch: uv_poll on core_epoll ──► core_poll ──► onEvents, only if there are any ──► again, for up to 2 ms
  *
  * libuv gives a handle back in a callback of its loop, which must still run when a worker ends: that is what the
  * asynchronous cleanup hook waits for. There is no other state: every thread has its own.
@@ -19,7 +19,7 @@
 #include <string.h>
 #include <uv.h>
 
-enum { MAX_ARGUMENTS = 8, ARGUMENT_ENDPOINTS = 3, COUNTER_PLACES = 8, ROUNDS = 8 };
+enum { MAX_ARGUMENTS = 8, ARGUMENT_ENDPOINTS = 3, COUNTER_PLACES = 8, LINGER_MS = 2 };
 
 struct watcher {
   struct handle *handle; /* NULL once it is closing */
@@ -145,14 +145,20 @@ static void tell(const struct watcher *watcher, int count) {
   napi_close_handle_scope(env, scope);
 }
 
-/* Without events there is nothing more to do at once, or core_epoll is readable still. */
+/*
+ * While there is traffic the thread waits in the core: to go back to libuv for each wake-up would be a second epoll_wait
+ * for the same event. libuv has its turn after LINGER_MS at the latest, or when nothing has come for one.
+ */
 static void on_readable(uv_poll_t *poll, int status, int events) {
   (void)status, (void)events;
   const struct watcher *watcher = poll->data;
-  for (int round = 0; round < ROUNDS && watcher->handle != NULL; round++) {
-    int count = core_poll(watcher->handle->core, 0);
-    if (count == 0) return;
-    tell(watcher, count);
+  double until = core_now() + LINGER_MS;
+  for (int wait_ms = 0; watcher->handle != NULL; wait_ms = 1) {
+    struct core *core = watcher->handle->core;
+    int count = core_poll(core, wait_ms);
+    bool was_idle = core_was_idle(core);
+    if (count > 0) tell(watcher, count);
+    if (was_idle || core_now() >= until) return;
   }
 }
 
@@ -389,6 +395,7 @@ API(read, read_into(c))
 API(write, write_from(c))
 API(relay, relay(c))
 API(relay_abort, core_relay_abort(c->core, number(c, 1)))
+API(keep_alive, core_keep_alive(c->core, number(c, 1)))
 API(udp_flow, core_udp_flow(c->core, number(c, 1), &e[0], &e[1], &e[2], counters(c, 2)))
 API(udp_connect, core_udp_connect(c->core, number(c, 1), &e[0]))
 API(udp_inspect, core_udp_inspect(c->core, number(c, 1), flag(c, 2)))
@@ -418,6 +425,7 @@ static const struct {
     {"write", api_write},
     {"relay", api_relay},
     {"relayAbort", api_relay_abort},
+    {"keepAlive", api_keep_alive},
     {"udpFlow", api_udp_flow},
     {"udpConnect", api_udp_connect},
     {"udpInspect", api_udp_inspect},

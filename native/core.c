@@ -1,7 +1,7 @@
 /*
  * One poll: wait, hand each ready socket to tcp.c or udp.c, then let flows go on that used up their turn.
  *
- *   core_poll: give freed slots back → epoll_wait → tcp_event / udp_event … → tcp_more, udp_more → count of events
+ *   core_poll: give freed slots back → epoll_wait → tcp_event / udp_event … → udp_more, tcp_more → count of events
  *
  * While anything has more to do an eventfd in the epoll is ready, so nobody sleeps, in core_poll or on core_epoll. It is
  * edge-triggered and never read: a write is one wake-up.
@@ -106,10 +106,16 @@ int core_poll(struct core *core, int timeout_ms) {
   core->now_ms = core_now();
   /* Without room for an event tcp.c and udp.c remember what the edge said, so none is lost here. */
   for (int i = 0; i < count; i++) dispatch(core, ready[i].data.u64, ready[i].events);
-  tcp_more(core);
+  /* Datagrams first: they are lost where they wait for long. */
   udp_more(core);
+  tcp_more(core);
   if (has_more(core)) core_wake(core);
+  core->was_idle = count <= 0;
   return core->event_count;
+}
+
+int core_was_idle(const struct core *core) {
+  return core->was_idle;
 }
 
 int core_adopt(struct core *core, int fd, int is_udp, struct counters *counters) {

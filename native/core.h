@@ -85,6 +85,7 @@ void core_shut(struct core *);                       /* resets and closes every 
 int core_epoll(const struct core *);                 /* readable when core_poll has something to do */
 /* Waits at most timeout_ms (0: not at all, -1: for ever), relays what there is; the number of events. */
 int core_poll(struct core *, int timeout_ms);
+int core_was_idle(const struct core *); /* the last poll found nothing to do */
 double core_now(void); /* CLOCK_MONOTONIC in ms */
 
 /* Sockets. IPv6 listeners are V6ONLY. */
@@ -106,6 +107,8 @@ int core_write(struct core *, int slot, const void *from, size_t length);
 int core_relay(struct core *, int client, int upstream, const void *early, size_t length, size_t payload,
                int client_ended, struct counters *);
 int core_relay_abort(struct core *, int client); /* resets both; no event */
+/* From now on a dead upstream is found out. Clients have it from their listener; most flows end before they need it. */
+int core_keep_alive(struct core *, int upstream);
 
 /*
  * UDP. A flow is known by listener, peer and local address; its answers leave from that local address. `inspect`

@@ -42,6 +42,7 @@ struct core {
   int fallbacks;
   int wake; /* an eventfd in the epoll, see core_wake */
   bool woken;
+  bool was_idle;
   struct tcp *tcp; /* tcp.c's own */
   struct udp *udp; /* udp.c's own */
 };

@@ -73,9 +73,8 @@ static int set(int fd, int level, int option, int value) {
   return setsockopt(fd, level, option, &value, sizeof value) == 0 ? 0 : -errno;
 }
 
-/* No Nagle delay; a dead peer is found after 15 s and 10 probes a second apart, as Node's keepalive does. */
-static void set_flow_options(int fd) {
-  set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+/* A dead peer is found after 15 s and 10 probes a second apart, as Node's keepalive does. */
+static void keep_alive(int fd) {
   set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
   set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 15);
   set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 1);
@@ -120,7 +119,9 @@ int tcp_adopt(struct core *core, int fd) {
   int slot = listener == NULL ? -ENOMEM : prepare_adopted(fd, &address);
   if (slot < 0) close(fd);
   else {
-    set_flow_options(fd); /* accepted sockets inherit them */
+    /* Accepted sockets inherit both. No Nagle delay: whoever wrote has decided already what belongs together. */
+    set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    keep_alive(fd);
     slot = slot_open(core, fd, SLOT_TCP_LISTENER, EPOLLIN);
   }
   if (slot < 0) {
@@ -225,7 +226,7 @@ int core_connect(struct core *core, const struct endpoint *to) {
   socklen_t length = endpoint_to_sockaddr(to, &address);
   int fd = open_socket(&address);
   if (fd < 0) return fd;
-  set_flow_options(fd);
+  set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   int error = connect(fd, (const struct sockaddr *)&address, length) == 0 || errno == EINPROGRESS ? 0 : errno;
   int slot = open_side(core, fd, SLOT_TCP_UPSTREAM);
   if (slot < 0) return slot;
@@ -233,6 +234,13 @@ int core_connect(struct core *core, const struct endpoint *to) {
   core->tcp->sides[slot].error = (uint8_t)error;
   if (error != 0) tcp_queue(core, slot);
   return slot;
+}
+
+int core_keep_alive(struct core *core, int number) {
+  const struct slot *slot = slot_at(core, number);
+  if (slot == NULL || (slot->kind != SLOT_TCP_UPSTREAM && slot->kind != SLOT_TCP_RELAY)) return -EBADF;
+  keep_alive(slot->fd);
+  return 0;
 }
 
 static void upstream_turn(struct core *core, int number) {

@@ -743,6 +743,9 @@ static void both_sockets_have_their_options(void) {
   int client, server;
   int slot = rig_flow(rig, &client, &server);
   const int slots[] = {slot, rig->known[slot].upstream};
+  CHECK(option(rig->core, slots[1], SOL_SOCKET, SO_KEEPALIVE) == 0);
+  CHECK(core_keep_alive(rig->core, slots[1]) == 0);
+  CHECK(core_keep_alive(rig->core, rig->listener) == -EBADF);
   for (int i = 0; i < 2; i++) {
     CHECK(option(rig->core, slots[i], IPPROTO_TCP, TCP_NODELAY) == 1);
     CHECK(option(rig->core, slots[i], SOL_SOCKET, SO_KEEPALIVE) == 1);

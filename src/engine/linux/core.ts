@@ -212,6 +212,11 @@ export class Core {
     return this.#native.relay(this.#handle, client, upstream, early, payload, clientEnded, counters);
   }
 
+  /** Has the kernel find out when this upstream is dead. */
+  keepAlive(upstream: number): void {
+    this.#native.keepAlive(this.#handle, upstream);
+  }
+
   abortRelay(client: number, upstream: number): void {
     this.disown(client);
     this.disown(upstream);

@@ -42,6 +42,7 @@ export interface Native {
     counters: number,
   ): number;
   relayAbort(core: CoreHandle, client: number): number;
+  keepAlive(core: CoreHandle, upstream: number): number;
 
   udpFlow(core: CoreHandle, listener: number, counters: number): number; // endpoints 0 peer, 1 local, 2 upstream
   udpConnect(core: CoreHandle, flow: number): number; // endpoint 0: upstream

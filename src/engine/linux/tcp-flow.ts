@@ -26,6 +26,7 @@ export class LinuxTcpFlow extends TcpFlow<Connecting> implements SlotOwner {
   readonly #client: number;
   /** The upstream's slot once both are relayed. */
   #upstream = nobody;
+  #keptAlive = false;
 
   constructor(context: LinuxContext, plan: Plan, client: number, peer: Endpoint, local: Endpoint) {
     super(context, plan, peer, local);
@@ -79,6 +80,7 @@ export class LinuxTcpFlow extends TcpFlow<Connecting> implements SlotOwner {
   }
 
   protected checkRelay(nowMs: number): void {
+    if (!this.#keptAlive) this.#keepAlive();
     const { ended, activeMs } = this.#core;
     const half = ended[this.#client] !== ended[this.#upstream];
     const limitMs = half ? this.plan.timeouts.halfCloseMs : this.plan.timeouts.idleMs;
@@ -96,6 +98,12 @@ export class LinuxTcpFlow extends TcpFlow<Connecting> implements SlotOwner {
   protected relayedBytes(): readonly [number, number] {
     const { bytes } = this.#core;
     return [bytes[this.#client] ?? 0, bytes[this.#upstream] ?? 0];
+  }
+
+  /** By the first sweep that meets the flow: four system calls that most flows do not live to need. */
+  #keepAlive(): void {
+    this.#keptAlive = true;
+    this.#core.keepAlive(this.#upstream);
   }
 
   /** Whatever else a read may say, the relay will hear of it. */
