@@ -21,7 +21,8 @@ export type Requirement =
   | 'openssl'
   | 'wrk'
   | 'iperf3'
-  | 'chromium';
+  | 'chromium'
+  | 'dockerd';
 
 /** The `skip` option of a test: false, or the reason. */
 export function skipUnless(...requirements: readonly Requirement[]): false | string {
@@ -42,6 +43,9 @@ const commands: Partial<Record<Requirement, string>> = {
   ipv6: 'grep -q . /proc/net/if_inet6',
   // The right to make network namespaces, which root in a container may lack.
   netns: 'command -v ip && unshare --net --mount true',
+  // The daemon, its client, what it calls, and what its tests put into containers.
+  dockerd:
+    'command -v dockerd containerd runc docker iptables setpriv nsenter gcc curl tar && test -x /bin/busybox',
   // The right to trace, which a container may lack.
   strace: 'strace -o /dev/null true',
   'nginx-stream':
