@@ -195,7 +195,9 @@ static void send_from(int fd, uint32_t host, const struct endpoint *to, const vo
   struct sockaddr_storage name;
   socklen_t length = endpoint_to_sockaddr(to, &name);
   struct iovec piece = {(void *)data, size};
-  struct msghdr message = {&name, length, &piece, 1, &control, sizeof control.bytes, 0};
+  struct msghdr message = {.msg_name = &name, .msg_namelen = length, .msg_iov = &piece, .msg_iovlen = 1};
+  message.msg_control = &control;
+  message.msg_controllen = sizeof control.bytes;
   struct in_pktinfo info = {.ipi_spec_dst = {htonl(0x7f000000 + host)}};
   struct cmsghdr *header = CMSG_FIRSTHDR(&message);
   *header = (struct cmsghdr){.cmsg_level = IPPROTO_IP, .cmsg_type = IP_PKTINFO, .cmsg_len = CMSG_LEN(sizeof info)};
@@ -216,7 +218,8 @@ static void expect_answers(int fd, uint32_t count) {
     } control;
     uint32_t number;
     struct iovec piece = {&number, sizeof number};
-    struct msghdr message = {NULL, 0, &piece, 1, &control, sizeof control.bytes, 0};
+    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control};
+    message.msg_controllen = sizeof control.bytes;
     EQUAL(recvmsg(fd, &message, MSG_DONTWAIT), sizeof number);
     struct in_pktinfo info;
     memcpy(&info, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof info);

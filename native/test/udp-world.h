@@ -239,7 +239,8 @@ static __attribute__((unused)) void say_train(int fd, const uint8_t *data, size_
     char bytes[CMSG_SPACE(sizeof each)];
   } control = {0};
   struct iovec piece = {(void *)data, length};
-  struct msghdr message = {NULL, 0, &piece, 1, &control, sizeof control.bytes, 0};
+  struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control};
+  message.msg_controllen = sizeof control.bytes;
   struct cmsghdr *header = CMSG_FIRSTHDR(&message);
   *header = (struct cmsghdr){.cmsg_level = IPPROTO_UDP, .cmsg_type = UDP_SEGMENT, .cmsg_len = CMSG_LEN(sizeof each)};
   memcpy(CMSG_DATA(header), &each, sizeof each);
