@@ -11,8 +11,6 @@ without() {
 [ "$(uname -s)" = Linux ] || without "this is $(uname -s)"
 command -v make >/dev/null || without "there is no make (apt-get install make)"
 command -v "${CC:-cc}" >/dev/null || without "there is no C compiler (apt-get install gcc libc6-dev)"
-# Beside the Node in use, or where a distribution has them: Node-API is the same for all versions.
-headers=$(node -p "require('path').resolve(process.execPath, '../../include/node')")
-[ -e "$headers/node_api.h" ] || headers=/usr/include/node
+headers=$(sh node-headers.sh)
 [ -e "$headers/node_api.h" ] || without "the headers of Node are not in $headers (apt-get install libnode-dev)"
 output=$(make -s NODE_INCLUDE="$headers" 2>&1) || without "$(printf '%s' "$output" | head -n 3)"

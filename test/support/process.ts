@@ -3,7 +3,9 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync, mkdtempSync, symlinkSync } from 'node:fs';
 import net from 'node:net';
+import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { until } from '../engine/harness.ts';
 
@@ -78,6 +80,19 @@ export class Running {
 /** Runs a command line that ends by itself. */
 export function runToEnd(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Exit> {
   return new Running(args, { env }).exit;
+}
+
+/** For PATH: a new folder with this Node, these programs and no others. */
+export function toolsAlone(directory: string, tools: readonly string[]): string {
+  const folder = mkdtempSync(join(directory, 'tools-'));
+  symlinkSync(process.execPath, join(folder, 'node'));
+  const path = (process.env['PATH'] ?? '').split(delimiter);
+  for (const tool of tools) {
+    const found = path.map((each) => join(each, tool)).find((each) => existsSync(each));
+    if (found === undefined) throw new Error(`there is no ${tool}`);
+    symlinkSync(found, join(folder, tool));
+  }
+  return folder;
 }
 
 const given = new Set<number>();

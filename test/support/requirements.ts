@@ -3,6 +3,7 @@
  * nothing is missing, so the test runs and fails loudly if it is.
  */
 import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 
 export type Requirement =
   | 'root'
@@ -19,6 +20,7 @@ export type Requirement =
   | 'netns'
   | 'nginx-stream'
   | 'openssl'
+  | 'prebuild-tools'
   | 'wrk'
   | 'iperf3'
   | 'chromium'
@@ -37,6 +39,8 @@ const has = (requirement: Requirement): boolean => {
   return succeeds(commands[requirement] ?? `command -v ${requirement}`);
 };
 
+const native = fileURLToPath(new URL('../../../native', import.meta.url));
+
 /** What is more than a program of that name. */
 const commands: Partial<Record<Requirement, string>> = {
   // The size of a file in /proc is always 0.
@@ -48,6 +52,8 @@ const commands: Partial<Record<Requirement, string>> = {
     'command -v dockerd containerd runc docker iptables setpriv nsenter gcc curl tar && test -x /bin/busybox',
   // The right to trace, which a container may lack.
   strace: 'strace -o /dev/null true',
+  // The compilers for all the cores that the package carries.
+  'prebuild-tools': `make -s -C '${native}' prebuild-tools`,
   'nginx-stream':
     "test -e /usr/lib/nginx/modules/ngx_stream_module.so || nginx -V 2>&1 | grep -q -- '--with-stream '",
 };
