@@ -36,7 +36,13 @@ interface Part {
   readonly answers: boolean;
   readonly ending: Ending;
   /** Where it stops reading for a while. */
-  readonly stops: readonly { readonly at: number; readonly forMs: number }[];
+  readonly stops: readonly Stop[];
+}
+
+interface Stop {
+  readonly at: number;
+  /** Or until the other can send no more, so that every buffer on the way is full. */
+  readonly forMs: number | 'full';
 }
 
 export interface TcpScript {
@@ -91,10 +97,11 @@ const size = (roll: Dice) => (roll(12) === 0 ? 4 * MiB + roll(MiB) : pick(roll, 
 
 function part(roll: Dice, most: number, others: number, ending: Ending, answers: boolean): Part {
   const bytes = ending === 'reset' ? roll(most + 1) : most;
-  // A long one at the start fills every buffer on the way, where there is enough to come.
-  const long = { at: roll(64 * KiB), forMs: others > 4 * MiB ? 300 : 60 };
+  const long: Stop = { at: roll(64 * KiB), forMs: others > 4 * MiB ? 'full' : 60 };
   const first = others > 4 * MiB || roll(3) === 0 ? [long] : [];
-  const stops = places(roll, pick(roll, [0, 0, 1, 3]), others).map((at) => ({ at, forMs: 1 + roll(25) }));
+  const stops = places(roll, pick(roll, [0, 0, 1, 3]), others).map(
+    (at): Stop => ({ at, forMs: 1 + roll(25) }),
+  );
   const ordered = [...first.filter(({ at }) => at <= others), ...stops].sort((a, b) => a.at - b.at);
   return { bytes, pieces: pieces(roll, bytes), answers, ending, stops: ordered };
 }
@@ -134,7 +141,7 @@ export async function playTcp(harness: Harness, script: TcpScript): Promise<TcpO
   });
   const socket = connecting(harness, listener.local);
   const client = new Player(socket, script.client, pool.subarray(0, script.client.bytes));
-  const begun = script.greeted ? undefined : client.play(() => upstream);
+  const begun = script.greeted ? undefined : client.play(() => accepted);
   await until(() => accepted !== undefined, 'the upstream connection');
   const upstream = accepted as unknown as Player;
   if (script.announced) upstream.passOver(headerLength(script.path));
@@ -163,6 +170,9 @@ async function greet(upstream: Player, client: Player): Promise<void> {
 /** PROXY v2: the addresses are the client's and the one it dialled. */
 const headerLength = ({ listen }: Path) => (listen.includes(':') ? 16 + 36 : 16 + 12);
 
+/** Longer than anybody who goes on takes for the next read. */
+const standsStillMs = 100;
+
 class Player {
   readonly socket: Socket;
   readonly sent: Buffer;
@@ -173,6 +183,10 @@ class Player {
   #received = 0;
   #passedOver = 0;
   #stop = 0;
+  #other: () => Player | undefined = () => undefined;
+  #written = false;
+  /** Since when nothing more of what it writes is taken. */
+  #heldUpMs: number | undefined;
 
   constructor(socket: Socket, part: Part, sent: Buffer) {
     this.socket = socket;
@@ -199,17 +213,29 @@ class Player {
     return ended && this.#received >= this.#passedOver + other.sent.length;
   }
 
-  /** Until the socket is closed. @param other asked for when it is there */
-  async play(other: () => Player): Promise<void> {
+  /** It has written everything, or as much as all buffers on the way take. */
+  get standsStill(): boolean {
+    const heldUp = this.#heldUpMs !== undefined && performance.now() - this.#heldUpMs > standsStillMs;
+    return this.#written || heldUp || this.socket.destroyed;
+  }
+
+  /** Until the socket is closed. @param other undefined until it is there */
+  async play(other: () => Player | undefined): Promise<void> {
+    this.#other = other;
     this.#read();
     if (this.part.answers) await until(() => this.endings.length > 0, 'the end');
     await this.#write();
+    this.#written = true;
     if (this.part.ending === 'end') this.socket.end();
     else if (this.part.ending === 'quiet reset') {
-      await until(() => this.heardAllOf(other()) && other().heardAllOf(this), 'quiet');
+      await until(() => this.#isQuietWith(other()), 'quiet');
     }
     if (this.part.ending !== 'end') this.socket.resetAndDestroy();
     await this.#closed;
+  }
+
+  #isQuietWith(other: Player | undefined): boolean {
+    return other !== undefined && this.heardAllOf(other) && other.heardAllOf(this);
   }
 
   #read(): void {
@@ -226,10 +252,15 @@ class Player {
     if (stop === undefined || this.#received - this.#passedOver < stop.at) return;
     this.#stop++;
     this.socket.pause();
-    setTimeout(() => {
+    const over = stop.forMs === 'full' ? this.#full() : sleep(stop.forMs);
+    over.then(() => {
       this.socket.resume();
       this.#pauseWhereDue();
-    }, stop.forMs);
+    });
+  }
+
+  async #full(): Promise<void> {
+    while (this.#other()?.standsStill !== true) await sleep(10);
   }
 
   async #write(): Promise<void> {
@@ -240,7 +271,9 @@ class Player {
       const piece = this.sent.subarray(from, from + bytes);
       from += bytes;
       if (bytes === 0 || this.socket.write(piece)) continue;
+      this.#heldUpMs = performance.now();
       await Promise.race([new Promise((resolve) => this.socket.once('drain', resolve)), this.#closed]);
+      this.#heldUpMs = undefined;
     }
   }
 
