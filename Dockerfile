@@ -3,10 +3,12 @@
 FROM node:24-bookworm-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make
 WORKDIR /app
-COPY package.json package-lock.json tsconfig.json ./
+COPY package.json package-lock.json ./
+RUN npm ci --ignore-scripts
+COPY tsconfig.json ./
 COPY src ./src
 COPY native ./native
-RUN npm ci --ignore-scripts && npx tsc && make -C native && npm prune --omit=dev --omit=optional --ignore-scripts
+RUN npx tsc --sourceMap false && make -C native && npm prune --omit=dev --omit=optional --ignore-scripts
 
 FROM node:24-bookworm-slim
 LABEL org.opencontainers.image.title="dualport" \
