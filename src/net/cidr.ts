@@ -36,8 +36,34 @@ export function parseCidr(text: string): Cidr {
 }
 
 export function formatCidr(cidr: Cidr): string {
-  const ipv4 = cidr.bits >= 96 && isIpv4(cidr.address);
-  return `${formatAddress(cidr.address)}/${ipv4 ? cidr.bits - 96 : cidr.bits}`;
+  return `${formatAddress(cidr.address)}/${isIpv4Prefix(cidr) ? cidr.bits - 96 : cidr.bits}`;
+}
+
+/** The prefixes of what both sets have: two prefixes nest, or have nothing in common. Each once. */
+export function intersectCidrs(a: readonly Cidr[], b: readonly Cidr[]): readonly Cidr[] {
+  const common = [...inside(a, b), ...inside(b, a)];
+  return [...new Map(common.map((cidr) => [cidrKey(cidr), cidr])).values()];
+}
+
+/** Those that lie in one of the others; by look-ups, because both lists may be long and are another's. */
+function inside(inner: readonly Cidr[], outer: readonly Cidr[]): readonly Cidr[] {
+  const keys = new Set(outer.map(cidrKey));
+  const lengths = [...new Set(outer.map(({ bits }) => bits))];
+  return inner.filter((cidr) => {
+    const shortest = isIpv4Prefix(cidr) ? 96 : 0;
+    const fits = (bits: number) => bits >= shortest && bits <= cidr.bits;
+    return lengths.some(
+      (bits) => fits(bits) && keys.has(cidrKey({ address: masked(cidr.address, bits), bits })),
+    );
+  });
+}
+
+function cidrKey({ address, bits }: Cidr): string {
+  return `${Buffer.from(address).toString('latin1')}${bits}`;
+}
+
+function isIpv4Prefix(cidr: Cidr): boolean {
+  return cidr.bits >= 96 && isIpv4(cidr.address);
 }
 
 /**
@@ -45,7 +71,6 @@ export function formatCidr(cidr: Cidr): string {
  * of many thousand prefixes costs a few comparisons per flow.
  */
 export function compileCidrs(cidrs: readonly Cidr[]): (address: Address) => boolean {
-  const isIpv4Prefix = (cidr: Cidr) => cidr.bits >= 96 && isIpv4(cidr.address);
   const ipv4 = mergedRanges(cidrs.filter(isIpv4Prefix));
   const ipv6 = mergedRanges(cidrs.filter((cidr) => !isIpv4Prefix(cidr)));
   return (address) => contains(isIpv4(address) ? ipv4 : ipv6, address);

@@ -3,7 +3,7 @@ import test from 'node:test';
 import fc from 'fast-check';
 import { DualportError } from '../../../src/errors.ts';
 import { type Address, formatAddress, fromBytes, isIpv4, parseAddress } from '../../../src/net/address.ts';
-import { type Cidr, compileCidrs, formatCidr, parseCidr } from '../../../src/net/cidr.ts';
+import { type Cidr, compileCidrs, formatCidr, intersectCidrs, parseCidr } from '../../../src/net/cidr.ts';
 import { lookAlikes, spelledIpv4 } from './spellings.ts';
 
 function matches(prefixes: readonly string[], ...texts: readonly string[]): readonly boolean[] {
@@ -292,6 +292,44 @@ test('a prefix with any bit set behind it is refused, and what is offered is the
         (error) => error instanceof DualportError && error.message.includes(`; write ${offered}, or`),
       );
     }),
+  );
+});
+
+function intersection(a: readonly string[], b: readonly string[]): readonly string[] {
+  return intersectCidrs(a.map(parseCidr), b.map(parseCidr)).map(formatCidr).sort();
+}
+
+test('what two sets have in common are the narrower of prefixes that nest', () => {
+  assert.deepEqual(intersection(['10.0.0.0/8'], ['10.1.0.0/16', '11.0.0.0/8']), ['10.1.0.0/16']);
+  assert.deepEqual(intersection(['10.1.2.3', '192.0.2.0/24'], ['10.1.0.0/16', '0.0.0.0/0']), [
+    '10.1.2.3/32',
+    '192.0.2.0/24',
+  ]);
+  assert.deepEqual(intersection(['10.0.0.0/8', '10.0.0.0/8'], ['10.0.0.0/8']), ['10.0.0.0/8']);
+  assert.deepEqual(intersection(['10.0.0.0/8'], ['11.0.0.0/8']), []);
+  assert.deepEqual(intersection([], ['0.0.0.0/0']), []);
+  assert.deepEqual(intersection(['::/0', '2001:db8::/32'], ['2001:db8:1::/48', 'fd00::1']), [
+    '2001:db8:1::/48',
+    'fd00::1/128',
+  ]);
+});
+
+test('all of IPv6 has nothing in common with IPv4, however it is spelled', () => {
+  assert.deepEqual(intersection(['::/0'], ['10.0.0.0/8', '::ffff:0:0/96']), []);
+  assert.deepEqual(intersection(['0.0.0.0/0'], ['::/96', 'fd00::/8']), []);
+});
+
+test('an address is in the intersection exactly when it is in both', () => {
+  const few = fc.array(cidr, { maxLength: 6 });
+  fc.assert(
+    fc.property(few, few, address, (a, b, outside) => {
+      const both = compileCidrs(intersectCidrs(a, b));
+      const [inA, inB] = [compileCidrs(a), compileCidrs(b)];
+      for (const asked of [outside, ...a.map((one) => one.address), ...b.map((one) => one.address)]) {
+        assert.equal(both(asked), inA(asked) && inB(asked));
+      }
+    }),
+    { numRuns: 2000 },
   );
 });
 
