@@ -56,7 +56,8 @@ function effectiveRule(rule: Rule): EffectiveRule {
   };
 }
 
-function listenTexts(port: PublishedPort): readonly string[] {
+/** `0.0.0.0:8080` and `[::]:8080`, or the one address that was named. */
+export function listenTexts(port: PublishedPort): readonly string[] {
   const ports = port.hostPorts === undefined ? '*' : formatPortRange(port.hostPorts);
   return boundHosts(port.host).map((host) => `${formatBindHost(host)}:${ports}`);
 }

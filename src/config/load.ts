@@ -5,10 +5,18 @@
  */
 import { resolve } from 'node:path';
 import { DualportError } from '../errors.ts';
+import { defaultMaxPorts, type EngineAddress, engineAddress, type LabelPolicy } from './docker-options.ts';
 import { type FileConfig, type FileEntry, parseFile } from './file.ts';
 import { type ReadFile, readFileText } from './file-text.ts';
 import { deepFreeze } from './freeze.ts';
-import { type OptionKey, type OptionValues, optionDefaults, optionKeys } from './options.ts';
+import {
+  type OptionKey,
+  type OptionValues,
+  optionDefaults,
+  optionKeys,
+  type RuleOptionValues,
+  ruleKeys,
+} from './options.ts';
 import type { Origin, Place } from './place.ts';
 import type { PublishedPort } from './port-spec.ts';
 import { buildRules, type Rule, type RuleInput } from './rules.ts';
@@ -23,8 +31,13 @@ import {
 
 /** Deeply frozen. */
 export interface Config {
-  /** At least one, in the order they were written. */
+  /** In the order they were written; at least one, unless containers bring theirs. */
   readonly rules: readonly Rule[];
+  /** What holds for a rule that is not written in the configuration. */
+  readonly ruleDefaults: RuleOptionValues;
+  /** The engine whose containers are followed; undefined: none are. */
+  readonly docker: EngineAddress | undefined;
+  readonly labels: LabelPolicy;
   readonly engine: OptionValues['engine'];
   /** Undefined: to be found from the limit of open files. */
   readonly maxFlows: number | undefined;
@@ -59,8 +72,11 @@ export function loadConfig(sources: Sources): Config {
   const file = path === undefined ? emptyFile : readConfigFile(path, sources);
   const layers: Layers = { flags, environment, file };
   const rules = buildRules(ruleInputs(layers));
-  if (rules.length === 0) throw nothingToPublish(path);
-  return deepFreeze({ rules, ...processValues(layers), file: path, origins: originsOf(layers) });
+  const fromDocker = dockerValues(layers, sources.env['DOCKER_HOST']);
+  if (rules.length === 0 && fromDocker.docker === undefined) throw nothingToPublish(path);
+  const ruleDefaults = ruleDefaultsOf(layers);
+  const origins = originsOf(layers);
+  return deepFreeze({ rules, ruleDefaults, ...fromDocker, ...processValues(layers), file: path, origins });
 }
 
 interface Layers {
@@ -101,6 +117,19 @@ function processValues({ flags, environment, file }: Layers) {
   return { engine, maxFlows, drainTimeoutMs: values.drainTimeout, accessLog, logLevel, logFormat, admin };
 }
 
+function ruleDefaultsOf({ flags, environment, file }: Layers): RuleOptionValues {
+  const values = { ...optionDefaults, ...file.defaults, ...environment, ...flags };
+  return Object.fromEntries(ruleKeys.map((key) => [key, values[key]])) as unknown as RuleOptionValues;
+}
+
+function dockerValues({ flags, environment, file }: Layers, dockerHost: string | undefined) {
+  const values = { ...optionDefaults, ...file.process, ...environment, ...flags };
+  const { dockerMirror: mirror, dockerPorts: ports, dockerBind: bind, dockerMaxPorts } = values;
+  const labels: LabelPolicy = { mirror, ports, bind, maxPorts: dockerMaxPorts ?? defaultMaxPorts };
+  const on = values.docker || mirror;
+  return { docker: on ? engineAddress(values.dockerEngine, dockerHost) : undefined, labels };
+}
+
 function originsOf(layers: Layers): Record<OptionKey, Origin> {
   const { flags, environment, file } = layers;
   const entries = entriesInForce(layers).map((entry) => entry.values);
@@ -120,6 +149,6 @@ function nothingToPublish(path: string | undefined): DualportError {
   return new DualportError(
     'USAGE',
     `there is no port to publish${where}; give one with --publish, as in dualport -p '[::]:8080:80' --to 172.17.0.2, ` +
-      'in DUALPORT_PUBLISH, or under publish in a configuration file',
+      'in DUALPORT_PUBLISH, or under publish in a configuration file; or follow containers with --docker',
   );
 }

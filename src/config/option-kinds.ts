@@ -120,7 +120,7 @@ export function list<T, D extends readonly T[] | undefined>(
 }
 
 /** Between commas or white space; neither occurs in a port, a host or a prefix. An empty text has one item. */
-function splitList(items: string): readonly string[] {
+export function splitList(items: string): readonly string[] {
   return items.trim().split(/\s*,\s*|\s+/);
 }
 

@@ -4,9 +4,21 @@
  */
 import { type Cidr, parseCidr } from '../net/cidr.ts';
 import { adminForms, parseAdminAddress } from './admin-address.ts';
+import {
+  bindForms,
+  defaultBind,
+  defaultMaxPorts,
+  defaultPorts,
+  type EngineAddress,
+  engineForms,
+  parseBindHost,
+  parseEngineAddress,
+  parsePortRange,
+  rangeForms,
+} from './docker-options.ts';
 import { choice, duration, limit, list, type Option, text, toggle } from './option-kinds.ts';
 import { notAllowed } from './place.ts';
-import { type PublishedPort, parsePortSpec } from './port-spec.ts';
+import { type BindHost, type PortRange, type PublishedPort, parsePortSpec } from './port-spec.ts';
 import { parseTarget, type Target, targetForms } from './target.ts';
 
 const rules = { group: 'What to publish, and where to' };
@@ -14,6 +26,7 @@ const identity = { group: "The client's address" };
 const access = { group: 'Who may connect' };
 const timeouts = { group: 'Timeouts' };
 const limits = { group: 'Limits' };
+const docker = { group: 'Docker' };
 const running = { group: 'The process' };
 
 /** Long enough for any service, short enough for a timer of 31 bits. */
@@ -111,6 +124,52 @@ export const ruleOptions = {
 
 /** Once for the process; at the top level of the file. */
 export const processOptions = {
+  docker: toggle({
+    ...docker,
+    help: 'publish what the labels of containers ask for, such as io.dualport.ports',
+  }),
+  dockerMirror: toggle({
+    ...docker,
+    help: 'publish on IPv6 too what Docker publishes on IPv4 only; includes --docker',
+  }),
+  dockerEngine: text<EngineAddress>(
+    {
+      placeholder: '<address>',
+      allowed: engineForms,
+      unset: 'DOCKER_HOST, else unix:///var/run/docker.sock',
+      parse: parseEngineAddress,
+    },
+    { ...docker, help: 'where the Docker Engine answers' },
+  ),
+  dockerPorts: list<PortRange, readonly PortRange[]>(
+    {
+      placeholder: '<port,...>',
+      allowed: rangeForms,
+      empty: `at least one: ${rangeForms}`,
+      unset: '1024-32767 without 2375-2377',
+      parse: (range) => [parsePortRange(range)],
+      default: defaultPorts,
+    },
+    { ...docker, help: 'host ports that labels may name' },
+  ),
+  dockerBind: list<BindHost, readonly BindHost[]>(
+    {
+      placeholder: '<address,...>',
+      allowed: bindForms,
+      empty: `at least one: ${bindForms}`,
+      unset: '0.0.0.0, [::], 127.0.0.1 and [::1]',
+      parse: (address) => [parseBindHost(address)],
+      default: defaultBind,
+    },
+    {
+      ...docker,
+      help: 'addresses of this host that labels may name; a port without one gets 0.0.0.0 and [::], or all if neither is here',
+    },
+  ),
+  dockerMaxPorts: limit(String(defaultMaxPorts), 1024, {
+    ...docker,
+    help: 'most ports that the labels of one container may publish',
+  }),
   maxFlows: limit('a third of the open file limit, at most 65536', mostFlows, {
     ...limits,
     help: 'most flows at once in all',

@@ -8,8 +8,9 @@ import { DualportError } from '../errors.ts';
 export type Origin = 'flag' | 'environment' | 'file' | 'default';
 
 export interface Place {
-  readonly origin: Exclude<Origin, 'default'>;
-  /** `--to`, `DUALPORT_TO`, or `dualport.yaml:3:7: publish[0].to`. */
+  /** A label is another's word: what it says is bounded by all the others. */
+  readonly origin: Exclude<Origin, 'default'> | 'label';
+  /** `--to`, `DUALPORT_TO`, `dualport.yaml:3:7: publish[0].to`, or `io.dualport.source`. */
   readonly text: string;
 }
 

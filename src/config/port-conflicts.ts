@@ -15,21 +15,42 @@ export interface Publication {
   readonly at: Place;
 }
 
+/** Publications by the listeners they have; each comes in after a look at those before it. */
+export class PublicationIndex {
+  /** Of every one whose port is known. */
+  readonly listeners: ListenerIndex<Publication> = new ListenerIndex();
+  readonly #byName = new Map<string, Publication>();
+
+  /** @throws DualportError PORT_CONFLICT when it could not bind beside another, or is there already */
+  refuseTaken(publication: Publication): void {
+    const twin = this.#byName.get(publication.name);
+    if (twin !== undefined) throw publishedTwice(publication, twin);
+    const { protocol, host } = publication.port;
+    const port = knownPort(publication.port);
+    const other = port === undefined ? undefined : this.listeners.overlapping(protocol, port, host);
+    if (other !== undefined) throw portTaken(publication, other, `${protocol} port ${port}`);
+  }
+
+  add(publication: Publication): void {
+    const { protocol, host } = publication.port;
+    const port = knownPort(publication.port);
+    this.#byName.set(publication.name, publication);
+    if (port !== undefined) this.listeners.add(protocol, port, host, publication);
+  }
+}
+
 /**
  * Indexes every listener whose port is known.
  *
  * @throws DualportError PORT_CONFLICT when two of them could not both bind, or a text is there twice
  */
 export function indexListeners(publications: readonly Publication[]): ListenerIndex<Publication> {
-  const index = new ListenerIndex<Publication>();
-  const byName = new Map<string, Publication>();
+  const index = new PublicationIndex();
   for (const publication of publications) {
-    const twin = byName.get(publication.name);
-    if (twin !== undefined) throw publishedTwice(publication, twin);
-    byName.set(publication.name, publication);
-    indexListener(index, publication);
+    index.refuseTaken(publication);
+    index.add(publication);
   }
-  return index;
+  return index.listeners;
 }
 
 /**
@@ -62,15 +83,6 @@ export function knownPort(port: PublishedPort): number | undefined {
 /** `"8080:80/tcp" (--publish)`. */
 export function cite(publication: Publication): string {
   return `"${publication.name}" (${publication.at.text})`;
-}
-
-function indexListener(index: ListenerIndex<Publication>, publication: Publication): void {
-  const { protocol, host } = publication.port;
-  const port = knownPort(publication.port);
-  if (port === undefined) return;
-  const other = index.overlapping(protocol, port, host);
-  if (other !== undefined) throw portTaken(publication, other, `${protocol} port ${port}`);
-  index.add(protocol, port, host, publication);
 }
 
 /** Serving the range that ends first is what makes handing out the lowest free port find a way if there is one. */

@@ -9,7 +9,7 @@ import { deepFreeze } from './freeze.ts';
 import type { ListenerIndex } from './listener-index.ts';
 import type { RuleOptionValues } from './options.ts';
 import { type Place, refusedAt } from './place.ts';
-import { indexListeners, type Publication, refuseFullRanges } from './port-conflicts.ts';
+import { indexListeners, type Publication, PublicationIndex, refuseFullRanges } from './port-conflicts.ts';
 import { formatPortSpec, type PublishedPort } from './port-spec.ts';
 import { upstreamsOf } from './self-connect.ts';
 import { formatTarget, type Target } from './target.ts';
@@ -74,12 +74,42 @@ export function buildRules(inputs: readonly RuleInput[]): readonly Rule[] {
   return deepFreeze(publications.map((publication) => buildRule(publication, index)));
 }
 
+const inConfiguration: Place = { origin: 'file', text: 'the configuration' };
+
+/**
+ * Makes rules that are not the configuration's, in the order given. Each is judged for itself: one that does not
+ * go with those that stand, or with one before it, is refused alone.
+ *
+ * @param standing the configuration's own
+ * @returns for each input its rule, or why there is none
+ */
+export function admitRules(
+  standing: readonly Rule[],
+  inputs: readonly RuleInput[],
+): readonly (Rule | DualportError)[] {
+  const index = new PublicationIndex();
+  for (const { name, port } of standing) index.add({ name, port, at: inConfiguration });
+  return inputs.map((input) => {
+    const publication = { ...input, name: formatPortSpec(input.port) };
+    try {
+      index.refuseTaken(publication);
+      const rule = deepFreeze(buildRule(publication, index.listeners));
+      index.add(publication);
+      return rule;
+    } catch (error) {
+      if (error instanceof DualportError) return error;
+      throw error;
+    }
+  });
+}
+
 function buildRule(input: Publication & RuleInput, index: ListenerIndex<Publication>): Rule {
   const { name, port, at, values } = input;
   if (port.protocol === 'udp' && values.source === 'proxy-v1') throw refusedAt(at, noUdpInVersion1(name));
   const to = upstreamsOf(input, values.to, index);
   if (!to.some((target) => isOfFamily(target, values.family))) {
-    throw refusedAt(at, noneOfFamily(name, to, values.family));
+    const advice = at.origin === 'label' ? addAddress : addUpstream;
+    throw refusedAt(at, noneOfFamily(name, to, values.family, advice));
   }
   const { source, udpHeader, proxyCrc32c, proxyUniqueId, acceptProxy, allow, deny, family } = values;
   const { maxFlowsPerRule, maxFlowsPerSource } = values;
@@ -114,10 +144,18 @@ function noUdpInVersion1(name: string): DualportError {
   );
 }
 
-function noneOfFamily(name: string, to: readonly Target[], family: FamilyMode): DualportError {
+const addUpstream = 'add one with --to (the file key to)';
+const addAddress = 'give the container an address of it';
+
+function noneOfFamily(
+  name: string,
+  to: readonly Target[],
+  family: FamilyMode,
+  advice: string,
+): DualportError {
   return new DualportError(
     'USAGE',
     `${name}: found family ${family}, but no upstream is of that family: ${to.map(formatTarget).join(', ')}; ` +
-      `add one with --to (the file key to), or use family prefer-${family}`,
+      `${advice}, or use family prefer-${family}`,
   );
 }

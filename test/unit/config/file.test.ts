@@ -187,7 +187,7 @@ for (const [what, [text, start]] of Object.entries(wrongValues)) {
 const wrongKeys: Record<string, readonly [string, string]> = {
   'a misspelt key of the process': [
     lines('engine: auto', 'logLevl: info'),
-    'd.yaml:2:1: logLevl: found an unknown key; did you mean logLevel?; allowed: publish, defaults, maxFlows, engine,',
+    'd.yaml:2:1: logLevl: found an unknown key; did you mean logLevel?; allowed: publish, defaults, docker, ',
   ],
   'a flag as a key': [
     lines('defaults:', '  connect-timeout: 5s'),

@@ -3,7 +3,9 @@ import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
+import { defaultBind, defaultPorts } from '../../../src/config/docker-options.ts';
 import { type Config, loadConfig } from '../../../src/config/load.ts';
+import { optionDefaults, ruleKeys } from '../../../src/config/options.ts';
 import type { Environment, Flags } from '../../../src/config/sources.ts';
 import { formatTarget } from '../../../src/config/target.ts';
 import { DualportError, type ErrorCode } from '../../../src/errors.ts';
@@ -42,9 +44,16 @@ publish:
 
 test('what nobody wrote has its default, and says so', () => {
   const config = load(publish);
-  const { rules, origins, ...process } = config;
+  const { rules, origins, ruleDefaults, ...process } = config;
   assert.equal(rules.length, 1);
+  assert.deepEqual(
+    ruleDefaults,
+    Object.fromEntries(ruleKeys.map((key) => [key, optionDefaults[key]])),
+    'of rules that come from elsewhere',
+  );
   assert.deepEqual(process, {
+    docker: undefined,
+    labels: { mirror: false, ports: defaultPorts, bind: defaultBind, maxPorts: 32 },
     engine: 'auto',
     maxFlows: undefined,
     drainTimeoutMs: 8000,
@@ -186,6 +195,46 @@ test('flags that are no options are somebody else’s, inherited ones nobody’s
   assert.equal(load({ ...publish, json: true }).rules.length, 1);
   const inherited = Object.assign(Object.create({ logLevel: 'loud' }), publish);
   assert.equal(load(inherited).logLevel, 'info');
+});
+
+test('with --docker, or --docker-mirror, no port of its own is needed', () => {
+  const engine = { kind: 'socket', path: '/var/run/docker.sock' };
+  for (const flags of [{ docker: true }, { dockerMirror: true }, { docker: 'true', dockerMirror: 'yes' }]) {
+    const config = load(flags);
+    assert.deepEqual([config.rules, config.docker], [[], engine]);
+  }
+  assert.equal(load({}, {}, 'docker: true').docker?.kind, 'socket');
+  refuses('USAGE', 2, () => load({ docker: false }), /no port to publish/);
+  refuses('USAGE', 2, () => load({ dockerEngine: '/run/d.sock' }), /or follow containers with --docker$/);
+});
+
+test('the engine is that of --docker-engine, else of DOCKER_HOST, which counts for nothing without --docker', () => {
+  const docker = { docker: true };
+  const from = (env: Environment, flags: Flags = docker) => load(flags, env).docker;
+  assert.deepEqual(from({ DOCKER_HOST: 'unix:///run/user/1000/docker.sock' }), {
+    kind: 'socket',
+    path: '/run/user/1000/docker.sock',
+  });
+  assert.deepEqual(from({ DOCKER_HOST: 'tcp://proxy:2375' }), { kind: 'tcp', host: 'proxy', port: 2375 });
+  for (const usual of ['', 'unix://']) {
+    assert.deepEqual(from({ DOCKER_HOST: usual }), { kind: 'socket', path: '/var/run/docker.sock' });
+  }
+  const both = { ...docker, dockerEngine: '/run/d.sock' };
+  assert.deepEqual(from({ DOCKER_HOST: 'ssh://host' }, both), { kind: 'socket', path: '/run/d.sock' });
+  assert.equal(load(publish, { DOCKER_HOST: 'ssh://host' }).docker, undefined);
+  refuses(
+    'USAGE',
+    2,
+    () => from({ DOCKER_HOST: 'ssh://host' }),
+    /^DOCKER_HOST: found "ssh:\/\/host"; allowed: unix:\/\/\/path/,
+  );
+});
+
+test('rules from elsewhere start from flags, variables and defaults of the file, not from its entries', () => {
+  const text = `docker: true\ndefaults: { allow: 10.0.0.0/8, source: proxy-v1 }\npublish: [{ ports: '1:1', family: v4, to: 10.0.0.1 }]`;
+  const { ruleDefaults } = load({ source: 'proxy-v2' }, { DUALPORT_IDLE_TIMEOUT: '7s' }, text);
+  const { source, idleTimeout, family, allow } = ruleDefaults;
+  assert.deepEqual([source, idleTimeout, family, allow.length], ['proxy-v2', 7000, 'same', 1]);
 });
 
 test('no port at all is answered with an example', () => {

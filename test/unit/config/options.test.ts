@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import { defaultBind, defaultPorts } from '../../../src/config/docker-options.ts';
 import {
   environmentOf,
   flagOf,
@@ -82,6 +83,12 @@ test('the defaults are the documented ones', () => {
     headerTimeout: 5000,
     maxFlowsPerRule: undefined,
     maxFlowsPerSource: undefined,
+    docker: false,
+    dockerMirror: false,
+    dockerEngine: undefined,
+    dockerPorts: defaultPorts,
+    dockerBind: defaultBind,
+    dockerMaxPorts: undefined,
     maxFlows: undefined,
     engine: 'auto',
     drainTimeout: 8000,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { optionDefaults, type RuleOptionValues } from '../../../src/config/options.ts';
 import { parsePortSpec } from '../../../src/config/port-spec.ts';
-import { buildRules, type Rule } from '../../../src/config/rules.ts';
+import { admitRules, buildRules, type Rule } from '../../../src/config/rules.ts';
 import { formatTarget, parseTarget } from '../../../src/config/target.ts';
 import { DualportError, type ErrorCode } from '../../../src/errors.ts';
 
@@ -254,6 +254,73 @@ test('a family without any upstream is refused', () => {
   refuses('USAGE', () => build(['[::]:8080:8080'], { family: 'v6' }), /127\.0\.0\.1/);
   for (const family of ['v4', 'prefer-v6', 'same'] as const) build(['8080:80'], { ...elsewhere, family });
   build(['8080:80'], { to: ['10.0.0.2', 'app'], family: 'v6' });
+});
+
+/** Rules of labels beside those that stand: names, and messages of what was refused. */
+function admit(standing: readonly Rule[], specs: readonly string[], values: Partial<RuleOptionValues> = {}) {
+  const inputs = specs.flatMap((spec, i) =>
+    parsePortSpec(spec).map((port) => ({
+      port,
+      at: { origin: 'label' as const, text: `#${i}` },
+      values: { ...optionDefaults, to: [parseTarget('10.0.0.2')], ...values },
+    })),
+  );
+  return admitRules(standing, inputs).map((one) => (one instanceof DualportError ? one.message : one.name));
+}
+
+test('rules from elsewhere are admitted one by one: what does not fit is refused alone', () => {
+  const standing = build(['8080:80', '[::1]:8443:443'], elsewhere);
+  const [first, taken, twin, free, overlapped, ...rest] = admit(standing, [
+    '9000:80',
+    '[::]:8080:80',
+    '9000:80',
+    '127.0.0.1:8443:443',
+    '0.0.0.0:9000:80',
+    '9000-9001:80',
+  ]);
+  assert.deepEqual([first, free, rest], ['9000:80/tcp', '127.0.0.1:8443:443/tcp', ['9000-9001:80/tcp']]);
+  assert.match(
+    taken ?? '',
+    /^"\[::\]:8080:80\/tcp" \(#1\) and "8080:80\/tcp" \(the configuration\) would both listen/,
+  );
+  assert.match(twin ?? '', /^"9000:80\/tcp" \(#2\) is published already by "9000:80\/tcp" \(#0\)/);
+  assert.match(overlapped ?? '', /would both listen on tcp port 9000/);
+});
+
+test('a rule that was refused takes no port from the next', () => {
+  const refusedFirst = admit([], ['53:53/udp', '53:53/tcp', '53:54/udp'], { source: 'proxy-v1' });
+  assert.match(refusedFirst[0] ?? '', /proxy-v1/);
+  assert.equal(refusedFirst[1], '53:53/tcp');
+  assert.doesNotMatch(refusedFirst[2] ?? '', /both listen/);
+});
+
+test('a family without an address is refused in words that fit a container', () => {
+  const [refusal] = admit([], ['8080:80'], { family: 'v6' });
+  assert.match(
+    refusal ?? '',
+    /^#0: 8080:80\/tcp: found family v6.*give the container an address of it, or use family/,
+  );
+});
+
+test('a rule from elsewhere does not connect to a listener of another', () => {
+  const [, refusal] = admit([], ['10.0.0.2:80:8080', '8080:80']);
+  assert.match(
+    refusal ?? '',
+    /"8080:80\/tcp" \(#1\) would connect to the listener of "10\.0\.0\.2:80:8080\/tcp"/,
+  );
+});
+
+test('a fault in what makes a rule is no refusal of it', () => {
+  assert.throws(() => admit([], ['8080:80'], { to: null as never }), TypeError);
+});
+
+test('rules from elsewhere are frozen, too', () => {
+  const port = parsePortSpec('8080:80')[0];
+  assert.ok(port);
+  const at = { origin: 'label' as const, text: '#' };
+  const values = { ...optionDefaults, to: [parseTarget('10.0.0.2')] };
+  const [rule] = admitRules([], [{ port, at, values }]);
+  assert.ok(Object.isFrozen(rule) && Object.isFrozen((rule as Rule).to[0]));
 });
 
 test('tens of thousands of ports are checked against each other in little time', () => {
