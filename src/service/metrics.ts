@@ -157,6 +157,11 @@ function processLines(service: Service, version: string, reloads: ReloadHistory)
   ];
 }
 
+/** One more value that only whoever runs the service knows. */
+export function valueText(name: string, type: Metric['type'], help: string, value: number): string {
+  return [...heading(name, type, help), line(name, {}, value), ''].join('\n');
+}
+
 function heading(name: string, type: string, help: string): readonly string[] {
   return [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`];
 }

@@ -9,22 +9,31 @@ import type { ReloadHistory } from './metrics.ts';
 import type { Service } from './service.ts';
 
 /** What is made once when the process starts. */
-const atStartOnly = ['engine', 'maxFlows', 'admin', 'logLevel', 'logFormat'] as const;
+const atStartOnly = ['engine', 'maxFlows', 'admin', 'docker', 'logLevel', 'logFormat'] as const;
 
 export class Reloader {
   readonly #service: Service;
   readonly #load: () => Config;
   readonly #log: Log;
+  readonly #applied: () => void;
   #config: Config;
   #history: ReloadHistory = { succeeded: 0, failed: 0, lastSuccessMs: Date.now() };
   #running = false;
   #again = false;
 
-  constructor(service: Service, load: () => Config, config: Config, log: Log) {
+  /** @param applied called when another configuration is in force */
+  constructor(
+    service: Service,
+    load: () => Config,
+    config: Config,
+    log: Log,
+    applied: () => void = () => {},
+  ) {
     this.#service = service;
     this.#load = load;
     this.#config = config;
     this.#log = log;
+    this.#applied = applied;
   }
 
   /** The configuration in force. */
@@ -59,6 +68,7 @@ export class Reloader {
       this.#config = config;
       this.#history = { ...this.#history, succeeded: this.#history.succeeded + 1, lastSuccessMs: Date.now() };
       this.#log.info({ rules: config.rules.length }, 'configuration reloaded');
+      this.#applied();
     } catch (error) {
       this.#history = { ...this.#history, failed: this.#history.failed + 1 };
       const code = error instanceof DualportError ? error.code : undefined;

@@ -45,17 +45,20 @@ export class Service {
   readonly #log: Log;
   readonly #budget: LogBudget;
   readonly #resolver: Resolver;
+  readonly #unreached: (rule: string) => void;
   readonly #running = new Map<string, RunningRule>();
   /** The names of those among them that are not the configuration's. */
   readonly #added = new Set<string>();
   #config: Config;
   #last: Promise<void> = Promise.resolve();
 
-  constructor(config: Config, log: Log) {
+  /** @param unreached called when a flow of an added rule has reached no upstream */
+  constructor(config: Config, log: Log, unreached: (rule: string) => void = () => {}) {
     const openFiles = openFileLimit();
     this.#config = config;
     this.#log = log;
     this.#budget = new LogBudget(log);
+    this.#unreached = unreached;
     this.#resolver = new Resolver(log, () => this.#replacePlans());
     this.maxFlows = maxFlows(config, openFiles);
     this.engine = makeEngine(config.engine, this.maxFlows, ({ fallback, text }) => {
@@ -244,7 +247,16 @@ export class Service {
       timeouts: { ...rule.timeouts, raceMs },
       limits: flowLimits(rule, rules, this.maxFlows),
       group,
-      ended: flowLog(this.#log, this.#budget, accessLog),
+      ended: this.#ended(rule, flowLog(this.#log, this.#budget, accessLog)),
+    };
+  }
+
+  /** Whoever added a rule hears of it when nobody is there any more. */
+  #ended({ name }: Rule, logged: Plan['ended']): Plan['ended'] {
+    if (!this.#added.has(name)) return logged;
+    return (record) => {
+      logged(record);
+      if (record.reason.startsWith('connect-')) this.#unreached(name);
     };
   }
 

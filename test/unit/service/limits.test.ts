@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { loadConfig } from '../../../src/config/load.ts';
-import { exceedsOpenFiles, flowLimits, maxFlows } from '../../../src/service/limits.ts';
+import { exceedsOpenFiles, flowLimits, maxFlows, mostAddedRules } from '../../../src/service/limits.ts';
 
 function config(flags: Record<string, string> = {}, publish = ['80:80']) {
   return loadConfig({ flags: { publish, to: ['10.0.0.1'], ...flags }, env: {} });
@@ -10,6 +10,14 @@ function config(flags: Record<string, string> = {}, publish = ['80:80']) {
 test('flows are a third of the open files that are left, because a flow may hold three', () => {
   assert.equal(maxFlows(config(), 1024), Math.floor((1024 - 192 - 2) / 3));
   assert.equal(maxFlows(config({}, ['80-89:80-89']), 1024), Math.floor((1024 - 192 - 20) / 3));
+});
+
+test('where containers bring rules, room is kept for the listeners of as many as may come', () => {
+  assert.deepEqual(
+    [64, 1024, 8192, 1_048_576, Number.POSITIVE_INFINITY].map(mostAddedRules),
+    [8, 104, 1000, 1024, 1024],
+  );
+  assert.equal(maxFlows(config({ docker: 'true' }), 1024), Math.floor((1024 - 192 - 2 - 208) / 3));
 });
 
 test('an unlimited number of open files gives no unlimited number of flows', () => {

@@ -58,6 +58,28 @@ test('a port that somebody else has leaves nothing behind', async () => {
   assert.equal(await said(port), 'first');
 });
 
+test('whoever added a rule hears of a flow of it that reached nobody, and of no other flow', async () => {
+  const [configured, added, answered] = [await freePort(), await freePort(), await freePort()];
+  const nobody = '127.0.0.3';
+  const unreached: string[] = [];
+  const told = new Service(configOf([configured], first, nobody), pino({ level: 'silent' }), (rule) =>
+    unreached.push(rule),
+  );
+  open.push(() => told.stop(0, AbortSignal.abort()));
+  await told.apply(configOf([configured], first, nobody));
+  const rule = ruleOf(added, first, nobody);
+  await told.add(rule);
+  await told.add(ruleOf(answered, first));
+  await said(configured).catch(() => {});
+  assert.equal(await said(answered), 'first');
+  assert.deepEqual(unreached, []);
+  await said(added).catch(() => {});
+  assert.deepEqual(unreached, [rule.name]);
+  await told.change(ruleOf(added, first));
+  assert.equal(await said(added), 'first');
+  assert.deepEqual(unreached, [rule.name]);
+});
+
 test('a reload leaves added rules alone', async () => {
   const [before, afterwards, added] = [await freePort(), await freePort(), await freePort()];
   await service.apply(configOf([before], first));
@@ -120,13 +142,17 @@ test('nothing is added once the service stops', async () => {
   await assert.rejects(service.add(ruleOf(await freePort(), first)), /stopping/);
 });
 
-function configOf(ports: readonly number[], upstream: Server): Config {
+function configOf(
+  ports: readonly number[],
+  upstream: Server,
+  address: string = addressOf(upstream).address,
+): Config {
   const publish = ports.map((port) => `127.0.0.1:${port}:${portOf(upstream)}`);
-  return loadConfig({ flags: { publish, to: [addressOf(upstream).address], engine: 'portable' }, env: {} });
+  return loadConfig({ flags: { publish, to: [address], engine: 'portable' }, env: {} });
 }
 
-function ruleOf(port: number, upstream: Server): Rule {
-  const [rule] = configOf([port], upstream).rules;
+function ruleOf(port: number, upstream: Server, address?: string): Rule {
+  const [rule] = configOf([port], upstream, address).rules;
   assert.ok(rule);
   return rule;
 }
