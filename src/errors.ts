@@ -32,6 +32,7 @@ export const errorCodes = {
   FAMILY_NOT_AVAILABLE: { exit: exitStatus.configuration, means: 'the host has no IPv6, or no IPv4' },
   PRIVILEGE: { exit: exitStatus.privilege, means: 'the port needs a privilege the process lacks' },
   LISTEN: { exit: exitStatus.failure, means: 'a listener cannot be opened for another reason' },
+  DOCKER: { exit: exitStatus.temporary, means: 'the Docker Engine cannot be asked' },
   ADMIN: { exit: exitStatus.failure, means: 'the admin address does not answer' },
 } as const;
 

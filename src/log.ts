@@ -58,7 +58,11 @@ export function readable(line: string, colour: boolean = process.stdout.hasColor
 
 /** Text as it is, anything else as JSON; control and direction characters escaped in both. */
 function plain(value: unknown): string {
-  const text = typeof value === 'string' ? value : JSON.stringify(value);
+  return escapeControls(typeof value === 'string' ? value : JSON.stringify(value));
+}
+
+/** Others' text, fit for a terminal. */
+export function escapeControls(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, escapeCharacter);
 }
 

@@ -4,21 +4,31 @@ import { type Config, loadConfig } from '../config/load.ts';
 import type { Flags } from '../config/sources.ts';
 import { refuseEngine } from '../engine/select.ts';
 import { exitStatus } from '../errors.ts';
+import { type ContainerRow, containerRows, containersTable } from './containers.ts';
 import { table } from './table.ts';
 
 export async function check(flags: Flags, json: boolean): Promise<number> {
   const config = loadConfig({ flags, env: process.env });
   refuseEngine(config.engine);
+  const containers = config.docker === undefined ? undefined : await containerRows(config.docker, config);
   process.stdout.write(
-    json ? `${JSON.stringify(checked(config), undefined, 2)}\n` : `${rulesTable(effectiveRules(config))}\n`,
+    json
+      ? `${JSON.stringify(checked(config, containers), undefined, 2)}\n`
+      : `${tables(config, containers).join('\n\n')}\n`,
   );
   return exitStatus.done;
 }
 
-function checked(config: Config): object {
+function tables(config: Config, containers: readonly ContainerRow[] | undefined): readonly string[] {
+  const configured = config.rules.length > 0 ? [rulesTable(effectiveRules(config))] : [];
+  return containers === undefined ? configured : [...configured, containersTable(containers)];
+}
+
+function checked(config: Config, containers: readonly ContainerRow[] | undefined): object {
   const { engine, maxFlows, drainTimeoutMs, accessLog, logLevel, logFormat, file, origins } = config;
   const settings = { engine, maxFlows: maxFlows ?? null, drainTimeoutMs, accessLog, logLevel, logFormat };
-  return { rules: effectiveRules(config), ...settings, file: file ?? null, origins };
+  const docker = containers === undefined ? {} : { containers };
+  return { rules: effectiveRules(config), ...docker, ...settings, file: file ?? null, origins };
 }
 
 function rulesTable(rules: readonly EffectiveRule[]): string {

@@ -7,6 +7,7 @@
  */
 import { type Config, loadConfig } from '../config/load.ts';
 import type { Flags } from '../config/sources.ts';
+import type { DockerStatus, Follower } from '../docker/follower.ts';
 import { exitStatus } from '../errors.ts';
 import { type Log, makeLog } from '../log.ts';
 import { type Admin, serveAdmin } from '../service/admin.ts';
@@ -14,7 +15,8 @@ import { readHostFacts } from '../service/host.ts';
 import { metricsText } from '../service/metrics.ts';
 import { Reloader } from '../service/reloader.ts';
 import { Service } from '../service/service.ts';
-import { statusOf } from '../service/status.ts';
+import { type Status, statusOf } from '../service/status.ts';
+import { containerMetrics, makeFollower } from './containers.ts';
 import { version } from './version.ts';
 
 export async function serve(flags: Flags): Promise<number> {
@@ -39,11 +41,14 @@ export async function serveUntil(
   log: Log,
   ready: () => void = () => {},
 ): Promise<void> {
-  const service = new Service(config, log);
-  const reloader = new Reloader(service, load, config, log);
+  let follower: Follower | undefined;
+  const service = new Service(config, log, (rule) => follower?.unreached(rule));
+  const reloader = new Reloader(service, load, config, log, () => follower?.configured());
   let admin: Admin | undefined;
   try {
-    admin = await openAdmin(config, service, reloader);
+    if (config.docker !== undefined)
+      follower = await makeFollower(config.docker, service, () => reloader.config, log);
+    admin = await openAdmin(config, service, reloader, follower);
     const applied = service.apply(config).then(() => true);
     // A name server that does not answer must not keep a stop waiting.
     if (!(await Promise.race([applied, signals.stop.then(() => false)]))) {
@@ -60,25 +65,44 @@ export async function serveUntil(
     { version, engine: service.engine.name, rules: config.rules.length, maxFlows: service.maxFlows },
     'ready',
   );
+  follower?.start();
   ready();
   signals.onReload(() => reloader.request());
-  signals.onStatus(() => log.info({ status: statusOf(service, version) }, 'status'));
+  signals.onStatus(() => log.info({ status: fullStatus(service, follower) }, 'status'));
   await signals.stop;
   const drainMs = reloader.config.drainTimeoutMs;
   log.info({ drainMs }, 'stopping');
+  await follower?.close();
   await service.stop(drainMs, signals.now);
   admin?.close();
   log.info('stopped');
 }
 
-async function openAdmin(config: Config, service: Service, reloader: Reloader): Promise<Admin | undefined> {
+async function openAdmin(
+  config: Config,
+  service: Service,
+  reloader: Reloader,
+  follower: Follower | undefined,
+): Promise<Admin | undefined> {
   if (config.admin === undefined) return undefined;
+  const followed = () => (follower === undefined ? '' : containerMetrics(follower.status));
   const pages = {
-    metrics: () => metricsText(service, version, reloader.history),
-    status: () => statusOf(service, version),
-    ready: () => service.rules.length > 0 && !service.draining,
+    metrics: () => metricsText(service, version, reloader.history) + followed(),
+    status: () => fullStatus(service, follower),
+    // Without a rule there is nothing to be ready for, but that no container asks for one.
+    ready: () => !service.draining && (service.rules.length > 0 || follower?.status.connected === true),
   };
   return serveAdmin(config.admin, pages, await readHostFacts());
+}
+
+/** What runs, and what is followed. */
+export interface FullStatus extends Status {
+  readonly docker?: DockerStatus;
+}
+
+function fullStatus(service: Service, follower: Follower | undefined): FullStatus {
+  const status = statusOf(service, version);
+  return follower === undefined ? status : { ...status, docker: follower.status };
 }
 
 export interface Signals {

@@ -5,7 +5,7 @@ import { environmentOf, flagOf, options } from '../config/options.ts';
 import { type Flags, readEnvironment, readFlags } from '../config/sources.ts';
 import { DualportError, exitStatus, messageOf } from '../errors.ts';
 import { formatHost } from '../net/address.ts';
-import type { Status } from '../service/status.ts';
+import type { FullStatus } from './serve.ts';
 import { table } from './table.ts';
 
 const answerMs = 5000;
@@ -20,7 +20,7 @@ export async function status(flags: Flags, json: boolean): Promise<number> {
     );
   }
   const text = await fetchStatus(address);
-  const current = JSON.parse(text) as Status;
+  const current = JSON.parse(text) as FullStatus;
   process.stdout.write(json ? text : `${summary(current)}\n`);
   return current.ready ? exitStatus.done : exitStatus.failure;
 }
@@ -61,7 +61,7 @@ function get(place: { socketPath: string } | { host: string; port: number }): Pr
   });
 }
 
-function summary(current: Status): string {
+function summary(current: FullStatus): string {
   const { version, engine, ready, uptimeSeconds, maxFlows, rules } = current;
   const rows = rules.map((rule) => [
     rule.name,
@@ -83,5 +83,16 @@ function summary(current: Status): string {
     'BYTES OUT',
   ];
   const state = ready ? 'ready' : 'draining';
-  return `dualport ${version}, ${engine} engine, ${state}, up ${uptimeSeconds} s, at most ${maxFlows} flows\n${table(heading, rows)}`;
+  const head = `dualport ${version}, ${engine} engine, ${state}, up ${uptimeSeconds} s, at most ${maxFlows} flows`;
+  return [head, ...dockerLines(current.docker), table(heading, rows)].join('\n');
+}
+
+function dockerLines(docker: FullStatus['docker']): readonly string[] {
+  if (docker === undefined) return [];
+  const state = docker.connected
+    ? `connected to Docker ${docker.version}`
+    : 'away, what was published stays so';
+  const counts = `${docker.rules} rules of ${docker.containers} containers, ${docker.refused} refused`;
+  const refusals = docker.refusals.map(({ container, reason }) => `  ${container}: ${reason}`);
+  return [`docker ${docker.engine}: ${state}; ${counts}`, ...refusals];
 }

@@ -117,6 +117,7 @@ const provoked: Readonly<Record<ErrorCode, () => unknown>> = {
   },
   PRIVILEGE: listening('EACCES', '[::]:80'),
   LISTEN: listening('EMFILE', '0.0.0.0:8080'),
+  DOCKER: () => run(['check', '--docker', '--docker-engine', '/run/dualport-example/docker.sock']),
   ADMIN: () => run(['status', '--admin', '/run/dualport/admin.sock']),
 };
 
