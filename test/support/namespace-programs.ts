@@ -10,6 +10,7 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer as createHttpServer } from 'node:http';
 import net from 'node:net';
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { endedCleanly } from '../../src/engine/portable/reset.ts';
 
@@ -20,6 +21,8 @@ export interface ProgramArguments {
   readonly bytes?: number;
   readonly connections?: number;
   readonly hex?: string;
+  /** How long to go on. */
+  readonly ms?: number;
 }
 
 /** What a transfer looked like from one end: both hashes, and how it ended. */
@@ -41,6 +44,9 @@ export interface ManyAnswers {
   /** How the others ended. */
   readonly failures: readonly string[];
 }
+
+/** How often each host answered, by its name, and how often each failure came instead. */
+export type Outcomes = Readonly<Record<string, number>>;
 
 /** A datagram's answer and where it came from. */
 export interface Echo {
@@ -104,6 +110,19 @@ const programs = {
     print({ answered: connections - failures.length, failures });
   },
 
+  /** One connection after the other, as long as it is told. */
+  keepAsking: async ({ host, port, ms = 0 }) => {
+    const outcomes = new Map<string, number>();
+    const deadline = performance.now() + ms;
+    while (performance.now() < deadline) {
+      const { text, ending } = await ask(host, port, 'GET / HTTP/1.0\r\n\r\n');
+      const outcome = /(\S+) was asked by /.exec(text)?.[1] ?? ending;
+      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+      if (ending === 'ECONNREFUSED') await setTimeout(1);
+    }
+    print(Object.fromEntries(outcomes));
+  },
+
   /** Half an answer, then a reset. */
   cutServer: async ({ host, port }) => {
     const server = net.createServer((socket) => {
@@ -138,7 +157,7 @@ const programs = {
 
 export type ProgramName = keyof typeof programs;
 
-function print(result: Transfer | Answer | ManyAnswers | Echo): void {
+function print(result: Transfer | Answer | ManyAnswers | Outcomes | Echo): void {
   process.stdout.write(`${JSON.stringify(result)}\n`);
 }
 
