@@ -417,6 +417,7 @@ static void the_kernel_refuses(void) {
     settle_down(&world);
     expect_train(world.upstream, 1200, 10, 1200);
     EQUAL(kernel.trains, 1);
+    end();
     exit(0);
   }
   int status;
