@@ -14,20 +14,12 @@ import net, { type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { loadNative } from '../../src/engine/linux/load.ts';
 import { type Dualport, here, type Place, Stage } from '../support/dualport.ts';
 import { freePort } from '../support/process.ts';
-import { type Requirement, skipUnless } from '../support/requirements.ts';
+import { skipWithoutCore } from '../support/requirements.ts';
 import { until } from './harness.ts';
 
 const MiB = 1024 * 1024;
-const loaded = loadNative();
-
-/** In CI the core must be there. */
-function skip(...requirements: readonly Requirement[]): false | string {
-  if ('reason' in loaded && process.env['CI'] !== 'true') return loaded.reason;
-  return skipUnless('linux', ...requirements);
-}
 
 /* The program */
 
@@ -145,7 +137,7 @@ const refusals = [
 
 for (const { call, errno, fallback } of refusals) {
   const title = `without ${fallback} (${call} says ${errno}) 8 MiB each way arrive whole, twice`;
-  test(title, { skip: skip('strace'), timeout: 60_000 }, async (context) => {
+  test(title, { skip: skipWithoutCore('strace'), timeout: 60_000 }, async (context) => {
     const stage = new Stage(context);
     const [port, upstreamPort] = [await freePort(), await freePort()];
     const subject = await dualport(stage, here, port, upstreamPort);
@@ -244,7 +236,7 @@ const [EIO, EINVAL, ENOPROTOOPT] = [5, 22, 92];
 
 for (const [name, errno] of Object.entries({ EIO, EINVAL })) {
   const title = `without GSO (trains are sent and refused with ${name}) all datagrams arrive in order`;
-  test(title, { skip: skip('gcc'), timeout: 60_000 }, (context) =>
+  test(title, { skip: skipWithoutCore('gcc'), timeout: 60_000 }, (context) =>
     datagramsPass(context, 'send', errno, 'gso'),
   );
 }
@@ -252,18 +244,20 @@ for (const [name, errno] of Object.entries({ EIO, EINVAL })) {
 test(
   'without GSO (the kernel does not know it) all datagrams arrive in order',
   {
-    skip: skip('gcc'),
+    skip: skipWithoutCore('gcc'),
     timeout: 60_000,
   },
   (context) => datagramsPass(context, 'ask', ENOPROTOOPT, 'gso'),
 );
 
-test('without GRO all datagrams arrive in order', { skip: skip('gcc'), timeout: 60_000 }, (context) =>
-  datagramsPass(context, 'receive', ENOPROTOOPT, 'gro'),
+test(
+  'without GRO all datagrams arrive in order',
+  { skip: skipWithoutCore('gcc'), timeout: 60_000 },
+  (context) => datagramsPass(context, 'receive', ENOPROTOOPT, 'gro'),
 );
 
 test('nothing is refused: nothing is said of fallbacks', {
-  skip: skip('gcc'),
+  skip: skipWithoutCore('gcc'),
   timeout: 60_000,
 }, async (context) => {
   const stage = new Stage(context);

@@ -7,6 +7,7 @@ import { layoutFor } from '../../src/engine/linux/layout.ts';
 import { makeLinuxEngine } from '../../src/engine/linux/linux.ts';
 import { loadNative } from '../../src/engine/linux/load.ts';
 import { openDescriptors } from '../support/fds.ts';
+import { skipWithoutCore } from '../support/requirements.ts';
 import { at, type Client, type Harness, until } from './harness.ts';
 import { headerCases } from './header-cases.ts';
 import { type Case, engineSuite } from './suite.ts';
@@ -172,7 +173,7 @@ const trainCases: readonly Case[] = [
 ];
 
 // In CI the core must be there.
-const skip = 'reason' in loaded && process.env['CI'] !== 'true' ? loaded.reason : false;
+const skip = skipWithoutCore();
 test('the native core can be had', { skip }, () => {
   assert.ok('native' in loaded, 'reason' in loaded ? loaded.reason : '');
 });

@@ -14,14 +14,14 @@ import { makeLinuxEngine } from '../../src/engine/linux/linux.ts';
 import { loadNative } from '../../src/engine/linux/load.ts';
 import { makePortableEngine } from '../../src/engine/portable/portable.ts';
 import { descriptorsSettled, openDescriptors } from '../support/fds.ts';
+import { skipWithoutCore } from '../support/requirements.ts';
 import { type Dice, dice } from '../unit/proxy-protocol/random.ts';
 import { Harness } from './harness.ts';
 import { expectedTcp, playTcp, tcpScript } from './parity-tcp.ts';
 import { expectedUdp, playUdp, udpScript } from './parity-udp.ts';
 
 const loaded = loadNative();
-// In CI the core must be there.
-const skip = 'reason' in loaded && process.env['CI'] !== 'true' ? loaded.reason : false;
+const skip = skipWithoutCore();
 const scripts = Number(process.env['PARITY_SCRIPTS'] ?? 200);
 const first = Number(process.env['PARITY_SEED'] ?? 1);
 /** A script waits more than it works. */

@@ -4,6 +4,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { loadNative } from '../../src/engine/linux/load.ts';
 
 export type Requirement =
   | 'root'
@@ -31,6 +32,13 @@ export function skipUnless(...requirements: readonly Requirement[]): false | str
   if (process.env['CI'] === 'true') return false;
   const missing = requirements.filter((requirement) => !has(requirement));
   return missing.length === 0 ? false : `needs ${missing.join(', ')}`;
+}
+
+/** The same for what needs the core in C, which is built with the rest in CI. */
+export function skipWithoutCore(...requirements: readonly Requirement[]): false | string {
+  const loaded = loadNative();
+  const missing = 'reason' in loaded && process.env['CI'] !== 'true';
+  return missing ? loaded.reason : skipUnless(...requirements);
 }
 
 const has = (requirement: Requirement): boolean => {

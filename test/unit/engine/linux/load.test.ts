@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { loadFrom, type Machine, thisMachine } from '../../../../src/engine/linux/load.ts';
-import { skipUnless } from '../../../support/requirements.ts';
+import { skipUnless, skipWithoutCore } from '../../../support/requirements.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'dualport-load-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -76,7 +76,7 @@ test('elsewhere than on Linux nothing is looked for', () => {
   assert.equal(reason(folder, { ...x64, platform: 'darwin' }), 'it runs on Linux, and this is darwin');
 });
 
-test('a core that fits is loaded', { skip: skipUnless('linux', 'gcc') }, () => {
+test('a core that fits is loaded', { skip: skipWithoutCore() }, () => {
   const { arch, libc } = thisMachine();
   const folder = folderWith(prebuilt(`linux-${arch}-${libc}`));
   copyFileSync(core, join(folder, prebuilt(`linux-${arch}-${libc}`)));
