@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import test from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import fc from 'fast-check';
 import { readBeginning, readContainer } from '../../../src/docker/container.ts';
 import { readEvent } from '../../../src/docker/events.ts';
@@ -120,6 +122,22 @@ test('a line that is too long is nothing but a line, and the next one is whole',
     'y'.repeat(1000),
   ]);
   assert.deepEqual(await lines(['no end']), [], 'what has no end is no line');
+});
+
+test('a hundred mebibytes of one line are not kept', async () => {
+  setFlagsFromString('--expose-gc');
+  const collect: () => void = runInNewContext('gc');
+  let most = 0;
+  async function* endless(): AsyncGenerator<Buffer> {
+    for (let i = 0; i < 100; i++) {
+      yield Buffer.alloc(1024 * 1024, 'x');
+      collect();
+      most = Math.max(most, process.memoryUsage().arrayBuffers);
+    }
+  }
+  const before = process.memoryUsage().arrayBuffers;
+  for await (const line of readLines(endless(), 1000)) assert.fail(`there is no line ${line}`);
+  assert.ok(most - before < 20_000_000, `${most - before} bytes`);
 });
 
 const id = idOf('web');

@@ -77,6 +77,20 @@ test('events that come together are one list', async (t) => {
   assert.ok(lists >= 2 && lists <= 4, `${lists} lists`);
 });
 
+test('events that never cease do not put the list off', async (t) => {
+  const world = await open(t, { ...quick, debounceMs: 60, relistMs: 60_000 });
+  await world.follow();
+  await until(() => world.follower.status.lists === 1, 'the first list');
+  const telling = setInterval(
+    () => world.engine.emit({ Type: 'container', Action: 'rename', id: idOf('x') }),
+    5,
+  );
+  t.after(() => clearInterval(telling));
+  run(world, 'web', { labels: web }, false);
+  await world.publishes([onWeb]);
+  await until(() => world.follower.status.lists >= 4, 'lists all the while');
+});
+
 test('a dead container loses its port before anything is listed again', async (t) => {
   const world = await open(t, { ...quick, debounceMs: 10_000 });
   run(world, 'web', { labels: web }, false);
@@ -104,6 +118,17 @@ test('a list that is behind the events brings nothing back', async (t) => {
   await world.publishes([onWeb, '8081:80/tcp → 172.17.0.2:80']);
 });
 
+test('a container that is only listed any more holds no port against its successor', async (t) => {
+  const world = await open(t, { ...quick, settleMs: 60_000 });
+  run(world, 'web', { labels: web, created: 1 }, false);
+  await world.follow();
+  await world.publishes([onWeb]);
+  die(world, 'web');
+  run(world, 'next', { labels: web, created: 2, networks: { bridge: '172.17.0.3' } });
+  await world.publishes(['8080:80/tcp → 172.17.0.3:80']);
+  assert.deepEqual(world.said('container not published'), []);
+});
+
 test('a list that was under way when a container died does not bring it back', async (t) => {
   const world = await open(t, { ...quick, relistMs: 60_000 });
   await world.follow();
@@ -118,7 +143,7 @@ test('a list that was under way when a container died does not bring it back', a
 });
 
 test('a container that dies while ports are being opened is not left open', async (t) => {
-  const world = await open(t, { ...quick, settleMs: 60_000 });
+  const world = await open(t, { ...quick, settleMs: 60_000, debounceMs: 10_000, relistMs: 60_000 });
   world.books.addMs = 80;
   run(world, 'web', { labels: { 'io.dualport.ports': '8080:80,8082:80' }, created: 1 }, false);
   run(world, 'api', { labels: api, networks: { bridge: '172.17.0.3' }, created: 2 }, false);
