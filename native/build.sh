@@ -14,3 +14,4 @@ command -v "${CC:-cc}" >/dev/null || without "there is no C compiler (apt-get in
 headers=$(sh node-headers.sh)
 [ -e "$headers/node_api.h" ] || without "the headers of Node are not in $headers (apt-get install libnode-dev)"
 output=$(make -s NODE_INCLUDE="$headers" 2>&1) || without "$(printf '%s' "$output" | head -n 3)"
+output=$(make -s launcher 2>&1) || echo "dualport: the program for dockerd is not built: $output" >&2
