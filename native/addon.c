@@ -383,10 +383,23 @@ static int udp_send(const struct call *c) {
   return core_udp_send(c->core, number(c, 1), header.data, header.length, payload.data, payload.length);
 }
 
+static int handover_listen(const struct call *c) {
+  struct bytes path = bytes(c, 1);
+  return core_handover_listen(c->core, (const char *)path.data, path.length, number(c, 2));
+}
+
+static int handover_answer(const struct call *c) {
+  struct bytes record = bytes(c, 2);
+  return core_handover_answer(c->core, number(c, 1), record.data, record.length);
+}
+
 API(poll, core_poll(c->core, number(c, 1)))
 API(tcp_listen, core_tcp_listen(c->core, &e[0], number(c, 1)))
 API(udp_listen, core_udp_listen(c->core, &e[0], counters(c, 1)))
 API(adopt, core_adopt(c->core, number(c, 1), flag(c, 2), counters(c, 3)))
+API(handover_listen, handover_listen(c))
+API(handover_adopt, core_handover_adopt(c->core, number(c, 1), flag(c, 2), counters(c, 3)))
+API(handover_answer, handover_answer(c))
 API(local, core_local(c->core, number(c, 1), &e[0]))
 API(accepting, core_accepting(c->core, number(c, 1), flag(c, 2)))
 API(close, (core_close(c->core, number(c, 1), flag(c, 2)), 0))
@@ -417,6 +430,9 @@ static const struct {
     {"tcpListen", api_tcp_listen},
     {"udpListen", api_udp_listen},
     {"adopt", api_adopt},
+    {"handoverListen", api_handover_listen},
+    {"handoverAdopt", api_handover_adopt},
+    {"handoverAnswer", api_handover_answer},
     {"local", api_local},
     {"accepting", api_accepting},
     {"close", api_close},

@@ -1,5 +1,5 @@
 /*
- * One poll: wait, hand each ready socket to tcp.c or udp.c, then let flows go on that used up their turn.
+ * One poll: wait, hand each ready socket to tcp.c, udp.c or handover.c, then let flows go on that used up their turn.
  *
  *   core_poll: give freed slots back → epoll_wait → tcp_event / udp_event … → udp_more, tcp_more → count of events
  *
@@ -9,6 +9,7 @@
 #include "tcp.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -60,6 +61,7 @@ struct core *core_open(const struct shared *shared) {
 }
 
 void core_shut(struct core *core) {
+  if (core->slots != NULL) handover_shut(core);
   if (core->tcp != NULL) tcp_shut(core);
   if (core->udp != NULL) udp_shut(core);
   if (core->wake >= 0) close(core->wake);
@@ -90,7 +92,8 @@ static void dispatch(struct core *core, uint64_t tag, uint32_t epoll_events) {
   const struct slot *slot = slot_at(core, number);
   if (slot == NULL || slot->generation != (uint32_t)(tag >> 32)) return;
   if (slot->kind < SLOT_UDP_LISTENER) tcp_event(core, number, epoll_events);
-  else udp_event(core, number, epoll_events);
+  else if (slot->kind < SLOT_HANDOVER) udp_event(core, number, epoll_events);
+  else handover_event(core, number);
 }
 
 static bool has_more(const struct core *core) {
@@ -118,7 +121,24 @@ int core_was_idle(const struct core *core) {
   return core->was_idle;
 }
 
+static int option(int fd, int name) {
+  int value = -1;
+  socklen_t length = sizeof value;
+  return getsockopt(fd, SOL_SOCKET, name, &value, &length) == 0 ? value : -1;
+}
+
+/* Whatever else a descriptor may be: events and calls of it would mean something else. */
+static bool is_ip_socket(int fd, bool is_udp) {
+  int family = option(fd, SO_DOMAIN);
+  if (family != AF_INET && family != AF_INET6) return false;
+  return is_udp ? option(fd, SO_PROTOCOL) == IPPROTO_UDP : option(fd, SO_TYPE) == SOCK_STREAM;
+}
+
 int core_adopt(struct core *core, int fd, int is_udp, struct counters *counters) {
+  if (!is_ip_socket(fd, is_udp)) {
+    close(fd);
+    return -EINVAL;
+  }
   return is_udp ? udp_adopt(core, fd, counters) : tcp_adopt(core, fd);
 }
 
@@ -136,7 +156,8 @@ void core_close(struct core *core, int number, int reset) {
   const struct slot *slot = slot_at(core, number);
   if (slot == NULL) return;
   if (slot->kind < SLOT_UDP_LISTENER) tcp_close_slot(core, number, reset);
-  else udp_close_slot(core, number);
+  else if (slot->kind < SLOT_HANDOVER) udp_close_slot(core, number);
+  else handover_close_slot(core, number);
 }
 
 int core_fallbacks(const struct core *core) {

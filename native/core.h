@@ -5,7 +5,8 @@
  * everything new or final by events.
  *
  *   core_poll ─► [ACCEPTED] caller: core_connect ─► [CONNECTED] caller: core_relay ─► … ─► [ENDED]
- *            └─► [DATAGRAM] caller: core_udp_flow … core_udp_send ─► … ─► [ANSWERED] [REFUSED]
+ *            ├─► [DATAGRAM] caller: core_udp_flow … core_udp_send ─► … ─► [ANSWERED] [REFUSED]
+ *            └─► [HANDED] caller: core_handover_adopt, core_handover_answer ─► … ─► [HANDED_BACK]
  *
  * A slot is a small number for an open socket. Its memory is a table made once; a slot that was given up is
  * used again only from the next core_poll on, so an event always means the socket that the caller knows. The
@@ -40,7 +41,10 @@ enum event_kind {
                           flow or -1, peer and local are set, data is the payload */
   EVENT_ANSWERED = 7,  /* slot is the flow: its first datagram from the upstream since core_udp_flow or REFUSED */
   EVENT_REFUSED = 8,   /* slot is the flow: the upstream's socket reported the errno in value */
-  EVENT_ACCEPT_FAILED = 9 /* slot is the listener, value the errno; it is paused, as by core_accepting */
+  EVENT_ACCEPT_FAILED = 9, /* slot is the listener, value the errno; it is paused, as by core_accepting */
+  EVENT_HANDED = 10,      /* slot is a process that hands a socket over, value the hand-over listener; pid is its
+                             process, data what it says of the socket */
+  EVENT_HANDED_BACK = 11  /* slot is such a process: it has ended, or wants the port for itself */
 };
 
 enum end_reason { END_DONE = 0, END_CLIENT_RESET = 1, END_UPSTREAM_RESET = 2 };
@@ -52,7 +56,7 @@ struct event {
   int32_t value;
   uint32_t length; /* of data, at `offset` in the arena */
   uint32_t offset;
-  uint32_t unused;
+  uint32_t pid; /* 0 where it is not known here */
   struct endpoint peer;
   struct endpoint local;
 };
@@ -92,6 +96,14 @@ double core_now(void); /* CLOCK_MONOTONIC in ms */
 int core_tcp_listen(struct core *, const struct endpoint *at, int backlog);
 int core_udp_listen(struct core *, const struct endpoint *at, struct counters *);
 int core_adopt(struct core *, int fd, int is_udp, struct counters *); /* a socket that is bound or listens already */
+/*
+ * Sockets that other processes of this user or of root hand over through a unix socket. Each keeps its copy, and its
+ * slot stands for it: to close that says that nothing of the socket is left here. `most` of them at once; the next is
+ * sent away. Who asks for something else than a socket of IPv4 or IPv6 gets -EINVAL.
+ */
+int core_handover_listen(struct core *, const char *path, size_t length, int most);
+int core_handover_adopt(struct core *, int giver, int is_udp, struct counters *); /* what it handed over; once */
+int core_handover_answer(struct core *, int giver, const void *record, size_t length);
 int core_local(struct core *, int slot, struct endpoint *local);
 int core_accepting(struct core *, int listener, int on); /* off: new connections wait in the backlog */
 void core_close(struct core *, int slot, int reset);    /* reset: with RST */

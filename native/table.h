@@ -17,6 +17,8 @@ enum slot_kind {
   SLOT_TCP_RELAY,    /* one side of an established flow */
   SLOT_UDP_LISTENER,
   SLOT_UDP_FLOW,     /* its connected upstream socket */
+  SLOT_HANDOVER,     /* where other processes hand sockets over */
+  SLOT_GIVER,        /* the connection of one that does */
 };
 
 struct slot {
@@ -24,7 +26,7 @@ struct slot {
   uint32_t generation;
   uint8_t kind;
   bool is_ipv4;
-  void *state;               /* what tcp.c or udp.c keeps for it; freed by them */
+  void *state;               /* what tcp.c, udp.c or handover.c keeps for it; freed by them */
   struct counters *counters; /* of its rule; NULL where nothing is counted */
 };
 
@@ -45,6 +47,7 @@ struct core {
   bool was_idle;
   struct tcp *tcp; /* tcp.c's own */
   struct udp *udp; /* udp.c's own */
+  int givers;      /* slots of that kind */
 };
 
 /* Takes a slot for fd and has epoll watch it; -ENFILE when the table is full. fd is closed on failure. */
@@ -71,7 +74,7 @@ socklen_t endpoint_to_sockaddr(const struct endpoint *, struct sockaddr_storage 
 void endpoint_from_sockaddr(struct endpoint *, const struct sockaddr_storage *);
 bool endpoint_is_ipv4(const struct endpoint *);
 
-/* tcp.c and udp.c, as core.c calls them. */
+/* tcp.c, udp.c and handover.c, as core.c calls them. */
 struct tcp *tcp_open(struct core *);
 void tcp_shut(struct core *);
 void tcp_event(struct core *, int slot, uint32_t epoll_events);
@@ -85,5 +88,8 @@ bool udp_has_more(const struct core *);
 void udp_more(struct core *); /* at the end of every poll: what it has received for clients goes out */
 int udp_adopt(struct core *, int fd, struct counters *); /* core_adopt of a bound UDP socket; fd is closed on failure */
 void udp_close_slot(struct core *, int slot);
+void handover_shut(struct core *);
+void handover_event(struct core *, int slot);
+void handover_close_slot(struct core *, int slot);
 
 #endif

@@ -5,6 +5,7 @@
 #include "fuzz.h"
 
 #include <limits.h>
+#include <sys/un.h>
 
 enum { PLAIN = 4, MAX_CALLS = 96, PLAIN_BYTES = 8 * 65536 };
 
@@ -12,6 +13,7 @@ struct rig {
   struct input input;
   struct core *core;
   int plain[PLAIN];
+  int giver; /* a plain connection to the hand-over listener */
 };
 
 /* What fails */
@@ -41,6 +43,7 @@ MAY_FAIL(int, shutdown, -1, (int fd, int how), fd, how)
 MAY_FAIL(ssize_t, recv, -1, (int fd, void *to, size_t length, int flags), fd, to, length, flags)
 MAY_FAIL(ssize_t, send, -1, (int fd, const void *from, size_t length, int flags), fd, from, length, flags)
 MAY_FAIL(ssize_t, sendmsg, -1, (int fd, const void *message, int flags), fd, message, flags)
+MAY_FAIL(ssize_t, recvmsg, -1, (int fd, void *message, int flags), fd, message, flags)
 MAY_FAIL(ssize_t, splice, -1, (int from, void *at, int to, void *to_at, size_t length, unsigned flags), from, at, to,
          to_at, length, flags)
 MAY_FAIL(int, recvmmsg, -1, (int fd, void *to, unsigned count, int flags, struct timespec *timeout), fd, to, count,
@@ -152,9 +155,65 @@ static void plain_call(struct rig *rig) {
   free(bytes);
 }
 
+/* In the abstract namespace: it begins with a zero byte and needs no file. */
+static struct sockaddr_un handover_name(void) {
+  struct sockaddr_un name = {.sun_family = AF_UNIX};
+  snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "dualport-fuzz-%d", getpid());
+  return name;
+}
+
+/* Records of any length with any number of descriptors, wanted or not. */
+static void give(struct rig *rig) {
+  uint32_t what = take(&rig->input, 1);
+  int fds[8];
+  size_t count = what % 8;
+  union {
+    struct cmsghdr align;
+    char bytes[CMSG_SPACE(sizeof fds)];
+  } control = {0};
+  struct iovec piece = {block(1024), what & 8 ? size_of(rig) % 1024 : 20};
+  struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+  for (size_t i = 0; i < count; i++) fds[i] = rig->giver;
+  if (count > 0) {
+    message.msg_control = control.bytes;
+    message.msg_controllen = CMSG_SPACE(count * sizeof *fds);
+    *CMSG_FIRSTHDR(&message) = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    CMSG_FIRSTHDR(&message)->cmsg_len = CMSG_LEN(count * sizeof *fds);
+    memcpy(CMSG_DATA(CMSG_FIRSTHDR(&message)), fds, count * sizeof *fds);
+  }
+  (void)!__real_sendmsg(rig->giver, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  free(piece.iov_base);
+}
+
+static void giver_call(struct rig *rig) {
+  struct sockaddr_un name = handover_name();
+  if (rig->giver != NOBODY && !flag(rig)) return give(rig);
+  if (rig->giver != NOBODY) close(rig->giver);
+  rig->giver = __real_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  CHECK(rig->giver >= 0);
+  (void)!__real_connect(rig->giver, &name, sizeof name);
+}
+
+static int handover_call(struct rig *rig) {
+  struct core *core = rig->core;
+  struct sockaddr_un name = handover_name();
+  uint8_t *bytes = block(64);
+  int result = 0;
+  switch (take(&rig->input, 1) % 6) {
+    case 0: result = core_handover_listen(core, name.sun_path, sizeof name.sun_path - 1, 3); break;
+    case 1: result = core_handover_adopt(core, slot(rig, SLOT_GIVER), flag(rig), counters(rig)); break;
+    case 2: result = core_handover_answer(core, slot(rig, SLOT_GIVER), bytes, 64); break;
+    case 3: core_close(core, slot(rig, flag(rig) ? SLOT_GIVER : SLOT_HANDOVER), flag(rig)); break;
+    default: giver_call(rig); break;
+  }
+  free(bytes);
+  return result;
+}
+
 /* Any kind of socket, in any state. */
 static int adopted(struct rig *rig) {
   uint32_t what = take(&rig->input, 1);
+  if (what & 16) return handover_call(rig);
   int type = (what & 1 ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC;
   int fd = what & 8 ? open("/dev/null", O_RDWR | O_CLOEXEC) : socket(what & 2 ? AF_INET6 : AF_INET, type, 0);
   if (what & 4) listen(fd, 4); /* binds it, too */
@@ -229,7 +288,7 @@ static void play(struct rig *rig) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  struct rig rig = {.input = {data, size}, .plain = {NOBODY, NOBODY, NOBODY, NOBODY}};
+  struct rig rig = {.input = {data, size}, .plain = {NOBODY, NOBODY, NOBODY, NOBODY}, .giver = NOBODY};
   int open_before = descriptors();
   if (flag(&rig)) fail_once(&rig);
   rig.core = fuzz_core();
@@ -241,6 +300,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   failing_in = 0;
   for (int i = 0; i < PLAIN; i++)
     if (rig.plain[i] != NOBODY) close(rig.plain[i]);
+  if (rig.giver != NOBODY) close(rig.giver);
   CHECK(descriptors() == open_before);
   return 0;
 }

@@ -135,15 +135,23 @@ static void check_event(const struct core *core, const struct event *event) {
       [EVENT_GONE] = 1 << SLOT_TCP_CLIENT,         [EVENT_CONNECTED] = 1 << SLOT_TCP_UPSTREAM,
       [EVENT_ENDED] = 1 << SLOT_FREE,              [EVENT_DATAGRAM] = 1 << SLOT_UDP_LISTENER,
       [EVENT_ANSWERED] = 1 << SLOT_UDP_FLOW,       [EVENT_REFUSED] = 1 << SLOT_UDP_FLOW,
-      [EVENT_ACCEPT_FAILED] = 1 << SLOT_TCP_LISTENER,
+      [EVENT_ACCEPT_FAILED] = 1 << SLOT_TCP_LISTENER, [EVENT_HANDED] = 1 << SLOT_GIVER,
+      [EVENT_HANDED_BACK] = 1 << SLOT_GIVER,
   };
-  CHECK(event->kind >= EVENT_ACCEPTED && event->kind <= EVENT_ACCEPT_FAILED);
+  CHECK(event->kind >= EVENT_ACCEPTED && event->kind <= EVENT_HANDED_BACK);
   CHECK(event->slot >= 0 && event->slot < SLOTS);
   CHECK(kinds[event->kind] & 1 << core->slots[event->slot].kind);
   CHECK((uint64_t)event->offset + event->length <= core->arena_used && core->arena_used <= ARENA_BYTES);
 }
 
+static void check_givers(const struct core *core) {
+  int givers = 0;
+  for (int i = 0; i < SLOTS; i++) givers += core->slots[i].kind == SLOT_GIVER;
+  CHECK(givers == core->givers);
+}
+
 static void check_core(const struct core *core) {
+  check_givers(core);
   check_slots(core);
   check_relays(core);
   check_flows(core);
