@@ -5,14 +5,15 @@
  *   dialling ── refused ──► the next candidate at once
  *      │ ── silent for raceMs ──► the next candidate beside it, at most two in the air
  *      │ ── answered ──► won: the others are abandoned
+ *      │ ── none left ──► late ones, if there may be any
  *      └── all refused, or connectMs over ──► lost, with the reason
  *
  * `finished` is called exactly once, unless `cancel` came first; no attempt outlives the race. An upstream that
  * refused, or was still silent when another won, is remembered in FailedUpstreams.
  */
 import type { CounterName } from '../flow/counters.ts';
-import type { CloseReason } from '../flow/flow.ts';
-import type { Endpoint } from '../net/address.ts';
+import type { CloseReason, LateUpstreams } from '../flow/flow.ts';
+import { type Endpoint, equalEndpoint } from '../net/address.ts';
 import type { Timeouts } from './engine.ts';
 import type { FailedUpstreams } from './failed-upstreams.ts';
 
@@ -59,6 +60,7 @@ interface Runner<A> {
 export const attemptsAtOnce = 2;
 
 export class Race<A extends Attempt> {
+  readonly #known: readonly Endpoint[];
   readonly #waiting: Endpoint[];
   readonly #running = new Set<Runner<A>>();
   readonly #failed: FailedUpstreams;
@@ -67,6 +69,9 @@ export class Race<A extends Attempt> {
   readonly #raceMs: number;
   readonly #deadline: NodeJS.Timeout;
   #silence: NodeJS.Timeout | undefined;
+  /** Until they were asked for. */
+  #late: LateUpstreams | undefined;
+  #asking = false;
   #over = false;
   #lastFailure: ConnectFailure = 'connect-failed';
 
@@ -76,7 +81,10 @@ export class Race<A extends Attempt> {
     failed: FailedUpstreams,
     dial: Dial<A>,
     finished: (result: RaceResult<A>) => void,
+    late?: LateUpstreams,
   ) {
+    this.#known = upstreams;
+    this.#late = late;
     this.#waiting = [...failed.order(upstreams)];
     this.#failed = failed;
     this.#dial = dial;
@@ -93,10 +101,7 @@ export class Race<A extends Attempt> {
   #startNext(): void {
     clearTimeout(this.#silence);
     const upstream = this.#waiting.shift();
-    if (upstream === undefined) {
-      if (this.#running.size === 0) this.#lose(this.#lastFailure);
-      return;
-    }
+    if (upstream === undefined) return this.#noneLeft();
     const attempt = this.#dial(upstream, (failure) => {
       if (this.#over) return;
       if (failure === undefined) this.#win(runner);
@@ -104,9 +109,29 @@ export class Race<A extends Attempt> {
     });
     const runner: Runner<A> = { attempt, upstream };
     this.#running.add(runner);
-    if (this.#waiting.length > 0 && this.#running.size < attemptsAtOnce) {
+    const more = this.#waiting.length > 0 || this.#late !== undefined;
+    if (more && this.#running.size < attemptsAtOnce) {
       this.#silence = setTimeout(() => this.#startNext(), this.#raceMs);
     }
+  }
+
+  #noneLeft(): void {
+    const late = this.#late;
+    this.#late = undefined;
+    if (late !== undefined) {
+      this.#asking = true;
+      void late().then((upstreams) => this.#heard(upstreams));
+    } else if (this.#running.size === 0 && !this.#asking) {
+      this.#lose(this.#lastFailure);
+    }
+  }
+
+  #heard(upstreams: readonly Endpoint[]): void {
+    if (this.#over) return;
+    this.#asking = false;
+    const isKnown = (upstream: Endpoint) => this.#known.some((known) => equalEndpoint(known, upstream));
+    this.#waiting.push(...upstreams.filter((upstream) => !isKnown(upstream)));
+    this.#startNext();
   }
 
   #drop(runner: Runner<A>, failure: ConnectFailure): void {

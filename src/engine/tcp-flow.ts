@@ -169,8 +169,9 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
     this.#preferred = verdict.upstreams[0];
     this.#announce = verdict.announce;
     this.#uniqueId = makeUniqueId(verdict.announce);
+    const { upstreams, late } = verdict;
     const { failed } = this.#context;
-    this.#race = new Race(verdict.upstreams, this.plan.timeouts, failed.tcp, this.dial, this.#connected);
+    this.#race = new Race(upstreams, this.plan.timeouts, failed.tcp, this.dial, this.#connected, late);
   }
 
   readonly #connected = (result: RaceResult<A>): void => {

@@ -6,8 +6,8 @@
  *      └── ICMP refusal ──► the kept datagram goes to the next candidate
  *
  * UDP has no handshake, so until the first answer the last datagram is kept (within the engine's budget) and a
- * refusal sends it on. A refusal ends nothing: when no candidate is left the last one stays, and the whole
- * order is tried again for a datagram that comes a second later.
+ * refusal sends it on. A refusal ends nothing: when no candidate is left, and none comes late, the last one stays,
+ * and the whole order is tried again for a datagram that comes a second later.
  */
 import { type CounterName, type Counters, count } from '../flow/counters.ts';
 import type { Verdict } from '../flow/flow.ts';
@@ -35,12 +35,15 @@ export abstract class UdpUpstream {
   protected announced = false;
   readonly #owner: UdpUpstreamOwner;
   readonly #header: Buffer | undefined;
+  /** Those of the verdict, and those that came late. */
+  #known: readonly Endpoint[];
   #order: readonly Endpoint[];
   #index = 0;
   #answered = false;
   #kept: Buffer | undefined;
   #exhaustedMs: number | undefined;
   #failure: ConnectFailure | undefined;
+  #asking = false;
   #closed = false;
 
   /** @param header the PROXY header's bytes, when the upstream is to know the client */
@@ -56,6 +59,7 @@ export abstract class UdpUpstream {
     this.accepted = accepted;
     this.#owner = owner;
     this.#header = header;
+    this.#known = accepted.upstreams;
     this.#order = context.failed.udp.order(accepted.upstreams);
   }
 
@@ -148,10 +152,30 @@ export abstract class UdpUpstream {
   #nextCandidate(failure: ConnectFailure): void {
     const upstream = this.endpoint;
     if (upstream !== undefined && failure !== 'connect-failed') this.context.failed.udp.failed(upstream);
-    if (this.#index + 1 >= this.#order.length) return this.#exhausted(failure);
+    if (this.#index + 1 >= this.#order.length) return this.#askLate(failure);
     this.leave();
     this.#index++;
     if (this.#kept !== undefined) this.#sendNow(this.#kept);
+  }
+
+  /** What is refused meanwhile says nothing new. */
+  #askLate(failure: ConnectFailure): void {
+    const { late } = this.accepted;
+    const isToldAlready = this.#exhaustedMs !== undefined && !this.#isRetryDue();
+    if (late === undefined || isToldAlready) return this.#exhausted(failure);
+    this.stay();
+    if (this.#asking) return;
+    this.#asking = true;
+    void late().then((upstreams) => {
+      this.#asking = false;
+      if (this.#closed || this.#answered) return;
+      const isKnown = (upstream: Endpoint) => this.#known.some((known) => equalEndpoint(known, upstream));
+      const fresh = upstreams.filter((upstream) => !isKnown(upstream));
+      if (fresh.length === 0) return this.#exhausted(failure);
+      this.#known = [...this.#known, ...fresh];
+      this.#order = [...this.#order, ...fresh];
+      this.#nextCandidate(failure);
+    });
   }
 
   /** Counted once per round through the order: in that round no upstream was reached. */
@@ -170,17 +194,21 @@ export abstract class UdpUpstream {
 
   #startOver(): void {
     this.#exhaustedMs = undefined;
-    if (this.#order.length < 2) return;
+    if (this.#known.length < 2) return;
     this.leave();
-    this.#order = this.context.failed.udp.order(this.accepted.upstreams);
+    this.#order = this.context.failed.udp.order(this.#known);
     this.#index = 0;
   }
 
-  /** With a single candidate there is nobody a kept datagram could be sent to. */
+  /** Could a datagram that was refused be sent to somebody else? */
+  protected get isChoosy(): boolean {
+    return this.#known.length > 1 || this.accepted.late !== undefined;
+  }
+
   #keep(datagram: Buffer | undefined): void {
     this.context.keptBytes -= this.#kept?.length ?? 0;
     this.#kept = undefined;
-    if (datagram === undefined || this.#order.length < 2) return;
+    if (datagram === undefined || !this.isChoosy) return;
     if (this.context.keptBytes + datagram.length > this.context.maxKeptBytes) return;
     this.#kept = this.ownCopy(datagram);
     this.context.keptBytes += datagram.length;

@@ -38,8 +38,18 @@ export interface Announcement {
 
 /** What is done with a flow: connect to one of these upstreams in this order, or refuse it. */
 export type Verdict =
-  | { readonly upstreams: readonly Endpoint[]; readonly announce: Announcement | undefined }
+  | {
+      readonly upstreams: readonly Endpoint[];
+      readonly announce: Announcement | undefined;
+      readonly late?: LateUpstreams | undefined;
+    }
   | { readonly refuse: RefuseReason };
+
+/**
+ * Upstreams that nobody knows yet: asked for when all that are known have failed, once for a TCP flow. Resolves in
+ * about a second at most, and always.
+ */
+export type LateUpstreams = () => Promise<readonly Endpoint[]>;
 
 /** Asked once per flow; pure and fast. */
 export type Decide = (flow: NewFlow) => Verdict;

@@ -4,14 +4,17 @@
  * verdict.
  */
 import type { Rule } from '../config/rules.ts';
-import type { Announcement, Decide, NewFlow, TrustsPeer } from '../flow/flow.ts';
+import type { Announcement, Decide, LateUpstreams, NewFlow, TrustsPeer } from '../flow/flow.ts';
 import { type Endpoint, familyOf, isUnicast } from '../net/address.ts';
 import { compileCidrs } from '../net/cidr.ts';
 import { compileAccess } from './access.ts';
 import { compileRoute } from './route.ts';
 
-/** @param upstreams every address of the rule's targets, in the order they were written */
-export function compileDecide(rule: Rule, upstreams: readonly Endpoint[]): Decide {
+/**
+ * @param upstreams every address of the rule's targets, in the order they were written
+ * @param late where there may be more of them than are known yet
+ */
+export function compileDecide(rule: Rule, upstreams: readonly Endpoint[], late?: LateUpstreams): Decide {
   const access = compileAccess(rule.allow, rule.deny);
   const route = compileRoute(rule.family, upstreams);
   const announce = compileAnnouncement(rule);
@@ -22,7 +25,8 @@ export function compileDecide(rule: Rule, upstreams: readonly Endpoint[]): Decid
     if (refuse !== undefined) return { refuse };
     const candidates = route(familyOf(flow.client.address));
     if (candidates.length === 0) return { refuse: 'no-upstream' };
-    return { upstreams: candidates, announce: announce(flow) };
+    const accepted = { upstreams: candidates, announce: announce(flow) };
+    return late === undefined ? accepted : { upstreams: candidates, announce: accepted.announce, late };
   };
 }
 

@@ -10,6 +10,7 @@ import { openDescriptors } from '../support/fds.ts';
 import { skipWithoutCore } from '../support/requirements.ts';
 import { at, type Client, type Harness, until } from './harness.ts';
 import { headerCases } from './header-cases.ts';
+import { lateCases } from './late-cases.ts';
 import { type Case, engineSuite } from './suite.ts';
 import { tcpConnectCases } from './tcp-connect-cases.ts';
 import { stalledWriters, tcpRelayCases } from './tcp-relay-cases.ts';
@@ -43,6 +44,7 @@ function suites(makeEngine: (maxFlows: number) => Engine): void {
       reason: waitsInstead,
     },
   ]);
+  engineSuite('linux: late upstreams', makeEngine, lateCases);
   engineSuite('linux: PROXY protocol', makeEngine, headerCases);
   engineSuite('linux: UDP relay', makeEngine, udpRelayCases);
   engineSuite('linux: UDP upstreams', makeEngine, udpUpstreamCases);

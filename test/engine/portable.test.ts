@@ -1,6 +1,7 @@
 /** The portable engine under the suite, and what node:net and node:dgram cannot do. */
 import { makePortableEngine } from '../../src/engine/portable/portable.ts';
 import { headerCases } from './header-cases.ts';
+import { lateCases } from './late-cases.ts';
 import { engineSuite } from './suite.ts';
 import { tcpConnectCases } from './tcp-connect-cases.ts';
 import { tcpRelayCases } from './tcp-relay-cases.ts';
@@ -21,6 +22,7 @@ engineSuite('portable: TCP connect', makePortableEngine, tcpConnectCases, [
     reason: noBacklog,
   },
 ]);
+engineSuite('portable: late upstreams', makePortableEngine, lateCases);
 engineSuite('portable: PROXY protocol', makePortableEngine, headerCases);
 engineSuite('portable: UDP relay', makePortableEngine, udpRelayCases, [
   { title: '0.0.0.0: answers leave from the address the client dialled', reason: noPacketInfo },

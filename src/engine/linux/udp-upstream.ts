@@ -22,8 +22,6 @@ export class LinuxUdpUpstream extends UdpUpstream implements SlotOwner {
   readonly #prefix: Buffer | undefined;
   /** Only the first datagram to an upstream has the header. */
   readonly #announcesFirst: boolean;
-  /** Whether there is a choice to be made about datagrams before the first answer. */
-  readonly #choosy: boolean;
   #slot = none;
   /** The slot's socket is connected to the present candidate. */
   #reached = false;
@@ -47,7 +45,6 @@ export class LinuxUdpUpstream extends UdpUpstream implements SlotOwner {
     const first = accepted.announce?.datagrams === 'first';
     this.#announcesFirst = first;
     this.#prefix = first ? undefined : header;
-    this.#choosy = first || accepted.upstreams.length > 1;
   }
 
   /** Payload that passed in the core, by the side it came from. */
@@ -127,7 +124,8 @@ export class LinuxUdpUpstream extends UdpUpstream implements SlotOwner {
   #show(): void {
     // A new program on a known port may speak before it was told of the client.
     const headerDue = this.#announcesFirst && !this.announced;
-    const shown = this.#planIsDue || headerDue || (this.#choosy && !this.answered);
+    const choiceDue = !this.answered && (this.#announcesFirst || this.isChoosy);
+    const shown = this.#planIsDue || headerDue || choiceDue;
     if (shown === this.#shown || this.#slot === none) return;
     this.#shown = shown;
     this.#core.inspectUdp(this.#slot, shown);

@@ -11,6 +11,7 @@ import {
   Race,
   type RaceResult,
 } from '../../../src/engine/race.ts';
+import type { LateUpstreams } from '../../../src/flow/flow.ts';
 import { type Endpoint, loopbackIpv4 } from '../../../src/net/address.ts';
 
 const timeouts: Timeouts = {
@@ -57,14 +58,18 @@ class Track {
   readonly failed: FailedUpstreams;
   readonly race: Race<Dialled>;
 
-  constructor(order: readonly Endpoint[], failed = new FailedUpstreams(() => 0)) {
+  constructor(
+    order: readonly Endpoint[],
+    failed: FailedUpstreams = new FailedUpstreams(() => 0),
+    late?: LateUpstreams,
+  ) {
     this.failed = failed;
     const dial = ({ port }: Endpoint, outcome: (failure?: ConnectFailure) => void) => {
       const attempt = new Dialled(port, outcome);
       this.dialled.push(attempt);
       return attempt;
     };
-    this.race = new Race(order, timeouts, failed, dial, (result) => this.results.push(result));
+    this.race = new Race(order, timeouts, failed, dial, (result) => this.results.push(result), late);
   }
 
   get ports(): readonly number[] {
@@ -301,4 +306,108 @@ describe('the reason behind an errno', () => {
   for (const [errno, reason] of Object.entries(reasons)) {
     test(`${errno} is ${reason}`, () => assert.equal(connectFailure(errno), reason));
   }
+});
+
+describe('candidates that are not known yet', () => {
+  /** Answers when it is told to. */
+  class Late {
+    asked = 0;
+    #answer: (upstreams: readonly Endpoint[]) => void = () => {};
+
+    readonly ask: LateUpstreams = () => {
+      this.asked++;
+      return new Promise((resolve) => {
+        this.#answer = resolve;
+      });
+    };
+
+    async is(...ports: readonly number[]): Promise<void> {
+      this.#answer(ports.map(upstream));
+      await Promise.resolve();
+      await Promise.resolve();
+    }
+  }
+
+  const trackOf = (count: number, late: Late) => new Track(upstreams(count), undefined, late.ask);
+
+  test('nobody waits for them while there are others', () => {
+    const late = new Late();
+    const track = trackOf(2, late);
+    track.dialledAt(0).ends('connect-refused');
+    track.dialledAt(1).ends();
+    pass(60_000);
+    assert.deepEqual([track.outcome, late.asked], ['won by 2', 0]);
+  });
+
+  test('they are asked for when all others have refused, and dialled in their order', async () => {
+    const late = new Late();
+    const track = trackOf(1, late);
+    track.dialledAt(0).ends('connect-refused');
+    assert.deepEqual([track.outcome, late.asked], [undefined, 1]);
+    await late.is(7, 8);
+    track.dialledAt(1).ends('connect-refused');
+    track.dialledAt(2).ends();
+    assert.deepEqual([track.ports, track.outcome, late.asked], [[1, 7, 8], 'won by 8', 1]);
+  });
+
+  test('one that is known already is not dialled twice', async () => {
+    const late = new Late();
+    const track = trackOf(1, late);
+    track.dialledAt(0).ends('connect-refused');
+    await late.is(1);
+    assert.deepEqual([track.ports, track.outcome], [[1], 'connect-refused']);
+  });
+
+  test('without any the race is lost as it was', async () => {
+    const late = new Late();
+    const track = trackOf(1, late);
+    track.dialledAt(0).ends('connect-unreachable');
+    await late.is();
+    assert.equal(track.outcome, 'connect-unreachable');
+    pass(60_000);
+    assert.deepEqual([track.results.length, late.asked], [1, 1]);
+  });
+
+  test('a silent candidate goes on while they are asked for', async () => {
+    const late = new Late();
+    const track = trackOf(1, late);
+    pass(249);
+    assert.equal(late.asked, 0);
+    pass(1);
+    assert.equal(late.asked, 1);
+    await late.is(7);
+    assert.deepEqual([track.ports, track.inTheAir], [[1, 7], 2]);
+    track.dialledAt(0).ends();
+    assert.deepEqual([track.outcome, track.dialledAt(1).abandoned], ['won by 1', 1]);
+  });
+
+  test('a refusal while they are asked for is not the end', async () => {
+    const late = new Late();
+    const track = trackOf(1, late);
+    pass(250);
+    track.dialledAt(0).ends('connect-refused');
+    assert.equal(track.outcome, undefined);
+    await late.is(7);
+    track.dialledAt(1).ends();
+    assert.equal(track.outcome, 'won by 7');
+  });
+
+  test('they may come too late', async () => {
+    const late = new Late();
+    const track = trackOf(1, late);
+    track.dialledAt(0).ends('connect-refused');
+    pass(timeouts.connectMs);
+    assert.equal(track.outcome, 'connect-timeout');
+    await late.is(7);
+    assert.deepEqual(track.ports, [1]);
+  });
+
+  test('whoever has cancelled hears nothing of them', async () => {
+    const late = new Late();
+    const track = trackOf(1, late);
+    track.dialledAt(0).ends('connect-refused');
+    track.race.cancel();
+    await late.is(7);
+    assert.deepEqual([track.ports, track.results], [[1], []]);
+  });
 });
