@@ -398,7 +398,7 @@ API(tcp_listen, core_tcp_listen(c->core, &e[0], number(c, 1)))
 API(udp_listen, core_udp_listen(c->core, &e[0], counters(c, 1)))
 API(adopt, core_adopt(c->core, number(c, 1), flag(c, 2), counters(c, 3)))
 API(handover_listen, handover_listen(c))
-API(handover_adopt, core_handover_adopt(c->core, number(c, 1), flag(c, 2), counters(c, 3)))
+API(handover_take, core_handover_take(c->core, number(c, 1)))
 API(handover_answer, handover_answer(c))
 API(local, core_local(c->core, number(c, 1), &e[0]))
 API(accepting, core_accepting(c->core, number(c, 1), flag(c, 2)))
@@ -431,7 +431,7 @@ static const struct {
     {"udpListen", api_udp_listen},
     {"adopt", api_adopt},
     {"handoverListen", api_handover_listen},
-    {"handoverAdopt", api_handover_adopt},
+    {"handoverTake", api_handover_take},
     {"handoverAnswer", api_handover_answer},
     {"local", api_local},
     {"accepting", api_accepting},

@@ -6,7 +6,7 @@
  *
  *   core_poll ─► [ACCEPTED] caller: core_connect ─► [CONNECTED] caller: core_relay ─► … ─► [ENDED]
  *            ├─► [DATAGRAM] caller: core_udp_flow … core_udp_send ─► … ─► [ANSWERED] [REFUSED]
- *            └─► [HANDED] caller: core_handover_adopt, core_handover_answer ─► … ─► [HANDED_BACK]
+ *            └─► [HANDED] caller: core_handover_take, core_handover_answer ─► … ─► [HANDED_BACK]
  *
  * A slot is a small number for an open socket. Its memory is a table made once; a slot that was given up is
  * used again only from the next core_poll on, so an event always means the socket that the caller knows. The
@@ -95,14 +95,15 @@ double core_now(void); /* CLOCK_MONOTONIC in ms */
 /* Sockets. IPv6 listeners are V6ONLY. */
 int core_tcp_listen(struct core *, const struct endpoint *at, int backlog);
 int core_udp_listen(struct core *, const struct endpoint *at, struct counters *);
-int core_adopt(struct core *, int fd, int is_udp, struct counters *); /* a socket that is bound or listens already */
+/* A socket of IPv4 or IPv6 that is bound or listens already; fd is the core's in any case. */
+int core_adopt(struct core *, int fd, int is_udp, struct counters *);
 /*
  * Sockets that other processes of this user or of root hand over through a unix socket. Each keeps its copy, and its
  * slot stands for it: to close that says that nothing of the socket is left here. `most` of them at once; the next is
- * sent away. Who asks for something else than a socket of IPv4 or IPv6 gets -EINVAL.
+ * sent away. Whatever was not taken is closed with its giver.
  */
 int core_handover_listen(struct core *, const char *path, size_t length, int most);
-int core_handover_adopt(struct core *, int giver, int is_udp, struct counters *); /* what it handed over; once */
+int core_handover_take(struct core *, int giver); /* a descriptor, for a core to adopt; once */
 int core_handover_answer(struct core *, int giver, const void *record, size_t length);
 int core_local(struct core *, int slot, struct endpoint *local);
 int core_accepting(struct core *, int listener, int on); /* off: new connections wait in the backlog */

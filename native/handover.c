@@ -1,7 +1,7 @@
 /*
  * Taking over sockets that other processes have bound: dockerd's launchers (docker-proxy.c).
  *
- *   connect ─► greeting ─► [HANDED] one record with one descriptor ─► caller: core_handover_adopt, _answer
+ *   connect ─► greeting ─► [HANDED] one record with one descriptor ─► caller: core_handover_take, _answer
  *      └─ a stranger, or one too many ─► closed                  └─ end of the connection ─► [HANDED_BACK]
  *
  * A unix socket of records (SOCK_SEQPACKET), for root and this process's own user only. What is not exactly one record
@@ -35,7 +35,7 @@ struct handover {
 
 struct giver {
   int listener;
-  int handed; /* the descriptor, until it is adopted; else -1 */
+  int handed; /* the descriptor, until it is taken; else -1 */
   uint32_t pid;
   bool told;
 };
@@ -198,12 +198,12 @@ static struct giver *giver_at(struct core *core, int number) {
   return slot != NULL && slot->kind == SLOT_GIVER ? slot->state : NULL;
 }
 
-int core_handover_adopt(struct core *core, int number, int is_udp, struct counters *counters) {
+int core_handover_take(struct core *core, int number) {
   struct giver *giver = giver_at(core, number);
   if (giver == NULL || giver->handed < 0) return -EBADF;
   int fd = giver->handed;
   giver->handed = -1;
-  return core_adopt(core, fd, is_udp, counters);
+  return fd;
 }
 
 int core_handover_answer(struct core *core, int number, const void *record, size_t length) {

@@ -201,7 +201,7 @@ static int handover_call(struct rig *rig) {
   int result = 0;
   switch (take(&rig->input, 1) % 6) {
     case 0: result = core_handover_listen(core, name.sun_path, sizeof name.sun_path - 1, 3); break;
-    case 1: result = core_handover_adopt(core, slot(rig, SLOT_GIVER), flag(rig), counters(rig)); break;
+    case 1: result = core_handover_take(core, slot(rig, SLOT_GIVER)); if (result >= 0) result = core_adopt(core, result, flag(rig), counters(rig)); break;
     case 2: result = core_handover_answer(core, slot(rig, SLOT_GIVER), bytes, 64); break;
     case 3: core_close(core, slot(rig, flag(rig) ? SLOT_GIVER : SLOT_HANDOVER), flag(rig)); break;
     default: giver_call(rig); break;

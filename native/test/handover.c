@@ -144,6 +144,11 @@ static int client_of(const struct sockaddr_storage *name, int type) {
   return fd;
 }
 
+static int adopt(struct world *world, int slot, int is_udp) {
+  int fd = core_handover_take(world->core, slot);
+  return fd < 0 ? fd : core_adopt(world->core, fd, is_udp, NULL);
+}
+
 /* ---- */
 
 static void a_listener_is_handed_over_with_its_backlog(void) {
@@ -157,8 +162,8 @@ static void a_listener_is_handed_over_with_its_backlog(void) {
   const struct event *event = event_at(&world, 0);
   CHECK(event->kind == EVENT_HANDED && event->value == world.handover && event->pid == (uint32_t)getpid());
   CHECK(event->length == 5 && memcmp(world.shared.arena + event->offset, "words", 5) == 0);
-  int slot = event->slot, adopted = core_handover_adopt(world.core, slot, 0, NULL);
-  CHECK(adopted >= 0 && core_handover_adopt(world.core, slot, 0, NULL) == -EBADF);
+  int slot = event->slot, adopted = adopt(&world, slot, 0);
+  CHECK(adopted >= 0 && adopt(&world, slot, 0) == -EBADF);
   CHECK(settle(&world) == 1 && event_at(&world, 0)->kind == EVENT_ACCEPTED && event_at(&world, 0)->value == adopted);
   core_close(world.core, event_at(&world, 0)->slot, 1);
   CHECK(core_handover_answer(world.core, slot, "ok", 2) == 0);
@@ -183,7 +188,7 @@ static void both_families_and_protocols_are_adopted(void) {
     give(fd, "x", 1, &port, 1);
     close(port);
     CHECK(settle(&world) == 1);
-    CHECK(core_handover_adopt(world.core, event_at(&world, 0)->slot, is_udp, NULL) >= 0);
+    CHECK(adopt(&world, event_at(&world, 0)->slot, is_udp) >= 0);
     int client = client_of(&name, is_udp ? SOCK_DGRAM : SOCK_STREAM);
     CHECK(!is_udp || send(client, "hello", 5, 0) == 5);
     CHECK(settle(&world) == 1);
@@ -211,7 +216,7 @@ static void nothing_else_is_adopted(void) {
       give(fd, "x", 1, &others[i], 1);
       CHECK(settle(&world) == 1);
       int slot = event_at(&world, 0)->slot;
-      CHECK(core_handover_adopt(world.core, slot, is_udp, NULL) == -EINVAL);
+      CHECK(adopt(&world, slot, is_udp) == -EINVAL);
       CHECK(core_handover_answer(world.core, slot, "refused", 7) == 0);
       core_close(world.core, slot, 0);
       close(fd);
@@ -235,7 +240,7 @@ static void the_end_of_a_giver_is_told_once(void) {
     CHECK(event_at(&world, 0)->kind == EVENT_HANDED_BACK && event_at(&world, 0)->slot == slot);
     CHECK(core_poll(world.core, 20) == 0);
     /* Whoever was slow to adopt it may do so still. */
-    CHECK(core_handover_adopt(world.core, slot, 1, NULL) >= 0);
+    CHECK(adopt(&world, slot, 1) >= 0);
     core_close(world.core, slot, 0);
     CHECK(how == 1 || has_ended(fd));
     if (how != 1) close(fd);
@@ -405,7 +410,7 @@ static void a_path_that_cannot_be_is_refused(void) {
   CHECK(core_handover_listen(world.core, longest, 0, MOST) == -ENAMETOOLONG);
   CHECK(core_handover_listen(world.core, path, strlen(path), MOST) == -EADDRINUSE);
   CHECK(core_handover_listen(world.core, "/nonexistent/socket", 19, MOST) == -ENOENT);
-  CHECK(core_handover_adopt(world.core, world.handover, 0, NULL) == -EBADF);
+  CHECK(core_handover_take(world.core, world.handover) == -EBADF);
   CHECK(core_handover_answer(world.core, world.handover, "ok", 2) == -EBADF);
   core_close(world.core, world.handover, 0);
   CHECK(connected() < 0);

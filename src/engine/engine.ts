@@ -55,6 +55,30 @@ export interface Listener {
   close(): Promise<void>;
 }
 
+/** A process that hands a socket over. It keeps its copy, and hears when nothing of the socket is left here. */
+export interface Giver {
+  /** What it says of the socket; not checked. */
+  readonly text: string;
+  /** Its process; 0 where it is not known here. */
+  readonly pid: number;
+  /** The socket, for {@link Engine.adopt}; once. */
+  take(): number;
+  answer(text: string): void;
+  /** Answers, and closes, after a socket that nobody took: whoever is refused may bind another in its place. */
+  refuse(text: string): void;
+  /** `heard` is called once when the process has ended, or wants the socket for itself. */
+  onBack(heard: () => void): void;
+  close(): void;
+}
+
+/** Where such processes come. */
+export interface Handover {
+  /** Nobody new; those who are here stay. */
+  stop(): void;
+  /** Closes every giver, too. */
+  close(): void;
+}
+
 /** Something that works less well than it could, because this machine or its limits refuse the better way. */
 export interface Shortcoming {
   readonly fallback: 'engine' | 'splice' | 'pipes' | 'gso' | 'gro';
@@ -68,6 +92,11 @@ export interface Engine {
   readonly name: 'portable' | 'linux';
   /** Binds; IPv6 sockets are always V6ONLY. Rejects with the system's error, having bound nothing. */
   listen(protocol: Protocol, at: Endpoint, plan: Plan): Promise<Listener>;
+  /**
+   * Takes over a socket that is bound and, for TCP, listens; it is closed when that cannot be. Other processes that
+   * have it, too, keep it. Undefined in an engine that cannot.
+   */
+  readonly adopt?: (protocol: Protocol, socket: number, plan: Plan) => Promise<Listener>;
   /** Flows that would lose something if the engine closed now: TCP flows, and UDP flows of the last second. */
   busyFlows(): number;
   /** Closes every listener and resets every flow. */

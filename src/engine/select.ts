@@ -3,7 +3,8 @@
  * cannot be had is an error, never a silent second best.
  */
 import { DualportError } from '../errors.ts';
-import type { Engine, Notice } from './engine.ts';
+import type { Engine, Giver, Handover, Notice } from './engine.ts';
+import { openHandover } from './linux/handover.ts';
 import { makeLinuxEngine } from './linux/linux.ts';
 import { type Loaded, loadNative } from './linux/load.ts';
 import { makePortableEngine } from './portable/portable.ts';
@@ -39,4 +40,32 @@ export function makeEngine(
   if ('native' in loaded) return makeLinuxEngine(loaded.native, maxFlows, notice);
   notice({ fallback: 'engine', text: `the linux engine is not here: ${loaded.reason}` });
   return makePortableEngine(maxFlows);
+}
+
+/**
+ * Takes sockets that other processes hand over to the engine of this name.
+ *
+ * @throws DualportError ENGINE when that engine cannot take them; else the system's error
+ */
+export function makeHandover(
+  name: EngineName,
+  path: string,
+  most: number,
+  heard: (giver: Giver) => void,
+  loaded: Loaded = loadNative(),
+): Handover {
+  refuseHandover(name, loaded);
+  if ('native' in loaded) return openHandover(loaded.native, path, most, heard);
+  throw new Error('a core that is not there was not refused');
+}
+
+/** @throws DualportError when the engine of this name cannot take sockets from other processes */
+export function refuseHandover(name: EngineName, loaded: Loaded = loadNative()): void {
+  if (name !== 'portable' && 'native' in loaded) return;
+  const why = 'native' in loaded ? 'the portable engine cannot take them' : loaded.reason;
+  throw new DualportError(
+    'ENGINE',
+    `--docker-proxy-socket takes sockets that dockerd's launchers have bound, which needs the linux engine: ${why}; ` +
+      'use --engine linux, or leave --docker-proxy-socket out',
+  );
 }

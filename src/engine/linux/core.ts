@@ -155,7 +155,12 @@ export class Core {
     return Buffer.from(buffer as ArrayBuffer, this.#at + peerOffset, 2 * endpointBytes).toString('latin1');
   }
 
-  /** The datagram's payload, in memory that is used again when this batch has been handed out. */
+  /** Of the process that hands a socket over; 0 where it is not known here. */
+  pid(): number {
+    return (this.#words[this.#at / 4 + 5] ?? 0) >>> 0;
+  }
+
+  /** The datagram's or record's payload, in memory that is used again when this batch has been handed out. */
   payload(): Buffer {
     const word = this.#at / 4;
     const length = this.#words[word + 3] ?? 0;
@@ -177,14 +182,44 @@ export class Core {
     return this.#listening(this.#native.udpListen(this.#handle, counters), at);
   }
 
-  /** The port a listener is bound to. */
-  portOf(slot: number): number {
+  /**
+   * Takes over a socket that is bound and, for TCP, listens; one that cannot be taken over is closed.
+   *
+   * @throws the system's error
+   */
+  adopt(descriptor: number, isUdp: boolean, counters: number): number {
+    const slot = this.#native.adopt(this.#handle, descriptor, isUdp, counters);
+    if (slot < 0) throw systemError(slot, 'take over', 'a socket');
+    return slot;
+  }
+
+  /** Where a listener is bound. */
+  localOf(slot: number): Endpoint {
     this.#native.local(this.#handle, slot);
-    return this.#endpointAt(this.#endpoints).port;
+    return this.#endpointAt(this.#endpoints);
   }
 
   accepting(listener: number, on: boolean): void {
     if (this.#open) this.#native.accepting(this.#handle, listener, on);
+  }
+
+  /* Sockets that other processes hand over */
+
+  /** @throws the system's error */
+  listenHandover(path: string, most: number): number {
+    const slot = this.#native.handoverListen(this.#handle, Buffer.from(path), most);
+    if (slot < 0) throw systemError(slot, 'listen', path);
+    return slot;
+  }
+
+  /** A descriptor, or -errno. */
+  takeHanded(giver: number): number {
+    return this.#native.handoverTake(this.#handle, giver);
+  }
+
+  /** Whoever does not listen any more is told in vain. */
+  answerGiver(giver: number, record: string): void {
+    if (this.#open) this.#native.handoverAnswer(this.#handle, giver, Buffer.from(record));
   }
 
   /* TCP */
@@ -275,17 +310,16 @@ export class Core {
       this.kind = words[word] ?? 0;
       this.slot = words[word + 1] ?? 0;
       this.value = words[word + 2] ?? 0;
-      // A client that was just accepted has no owner yet but its listener.
-      this.#owners[this.kind === eventKind.accepted ? this.value : this.slot]?.happened(this);
+      // Who has just come has no owner yet but its listener.
+      const isNew = this.kind === eventKind.accepted || this.kind === eventKind.handed;
+      this.#owners[isNew ? this.value : this.slot]?.happened(this);
     }
   }
 
   /** The error says what one of node:net would. */
   #listening(slot: number, at: Endpoint): number {
     if (slot >= 0) return slot;
-    const [code, text] = getSystemErrorMap().get(slot) ?? [errnoName(slot), 'unknown'];
-    const error = new Error(`listen ${code}: ${text} ${formatHost(at)}`);
-    throw Object.assign(error, { code, errno: slot, syscall: 'listen', port: at.port });
+    throw Object.assign(systemError(slot, 'listen', formatHost(at)), { port: at.port });
   }
 
   #setEndpoint(index: number, { address, zone, port }: Endpoint): void {
@@ -302,8 +336,16 @@ export class Core {
   }
 }
 
+function systemError(errno: number, syscall: string, what: string): NodeJS.ErrnoException {
+  const [code, text] = getSystemErrorMap().get(errno) ?? [errnoName(errno), 'unknown'];
+  return Object.assign(new Error(`${syscall} ${code}: ${text} ${what}`), { code, errno, syscall });
+}
+
+/** Most sockets that other processes hand over; with the connections of their givers they fit into any table. */
+export const mostHanded = 10_000;
+
 /** Sockets beside those of flows: listeners, and what one poll may accept beyond the limit. */
-const otherSlots = 2 * maxEvents;
+const otherSlots = mostHanded + 2 * maxEvents;
 
 /** How many slots do for this many flows: a TCP flow has two sockets, and a third while two upstreams race. */
 export function slotsFor(maxFlows: number): number {

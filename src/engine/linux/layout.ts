@@ -44,6 +44,8 @@ export const eventKind = {
   answered: 7,
   refused: 8,
   acceptFailed: 9,
+  handed: 10,
+  handedBack: 11,
 } as const;
 
 export const endReason = { done: 0, clientReset: 1, upstreamReset: 2 } as const;

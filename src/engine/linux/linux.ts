@@ -7,8 +7,8 @@ import type { Endpoint } from '../../net/address.ts';
 import type { Engine, Listener, Notice, Plan } from '../engine.ts';
 import { LinuxContext } from './context.ts';
 import type { Native } from './native.ts';
-import { listenTcp } from './tcp-listener.ts';
-import { listenUdp } from './udp-listener.ts';
+import { adoptTcp, listenTcp } from './tcp-listener.ts';
+import { adoptUdp, listenUdp } from './udp-listener.ts';
 
 /**
  * @param maxFlows most flows at once, over all rules; choose it so that descriptors cannot run out
@@ -20,6 +20,7 @@ export function makeLinuxEngine(native: Native, maxFlows: number, notice: Notice
     name: 'linux',
     listen: (protocol: Protocol, at: Endpoint, plan: Plan): Promise<Listener> =>
       (protocol === 'tcp' ? listenTcp : listenUdp)(context, at, plan),
+    adopt: (protocol, socket, plan) => (protocol === 'tcp' ? adoptTcp : adoptUdp)(context, socket, plan),
     busyFlows: () => context.busyFlows(),
     close: () => context.close(),
   };

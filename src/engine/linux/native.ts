@@ -25,6 +25,9 @@ export interface Native {
   tcpListen(core: CoreHandle, backlog: number): number; // endpoint 0: where
   udpListen(core: CoreHandle, counters: number): number; // endpoint 0: where
   adopt(core: CoreHandle, fd: number, isUdp: boolean, counters: number): number;
+  handoverListen(core: CoreHandle, path: Uint8Array, most: number): number;
+  handoverTake(core: CoreHandle, giver: number): number;
+  handoverAnswer(core: CoreHandle, giver: number, record: Uint8Array): number;
   local(core: CoreHandle, slot: number): number; // writes endpoint 0
   accepting(core: CoreHandle, listener: number, on: boolean): number;
   close(core: CoreHandle, slot: number, reset: boolean): void;

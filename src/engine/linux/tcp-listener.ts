@@ -2,6 +2,7 @@
  * A listening TCP socket: each connection becomes a LinuxTcpFlow, or waits for a place. IPv6 sockets are V6ONLY,
  * so an IPv4 client always arrives on an IPv4 socket.
  */
+import { constants } from 'node:os';
 import type { Endpoint } from '../../net/address.ts';
 import type { Listener, Plan } from '../engine.ts';
 import type { LinuxContext, WaitingClient } from './context.ts';
@@ -9,8 +10,18 @@ import type { Core, SlotOwner } from './core.ts';
 import { eventKind } from './layout.ts';
 import { LinuxTcpFlow } from './tcp-flow.ts';
 
+/** A listener of TCP counts nothing; its flows do. */
+const nothingCounted = -1;
+
 export async function listenTcp(context: LinuxContext, at: Endpoint, plan: Plan): Promise<Listener> {
-  return new TcpListener(context, context.core.listenTcp(at), at, plan);
+  const slot = context.core.listenTcp(at);
+  return new TcpListener(context, slot, { ...at, port: context.core.localOf(slot).port }, plan);
+}
+
+/** @param socket listens already */
+export async function adoptTcp(context: LinuxContext, socket: number, plan: Plan): Promise<Listener> {
+  const slot = context.core.adopt(socket, false, nothingCounted);
+  return new TcpListener(context, slot, context.core.localOf(slot), plan);
 }
 
 class TcpListener implements Listener, SlotOwner {
@@ -23,12 +34,12 @@ class TcpListener implements Listener, SlotOwner {
   readonly #group: Plan['group'];
   #stopped = false;
 
-  constructor(context: LinuxContext, slot: number, at: Endpoint, plan: Plan) {
+  constructor(context: LinuxContext, slot: number, local: Endpoint, plan: Plan) {
     this.#context = context;
     this.#slot = slot;
     this.plan = plan;
     this.#group = plan.group;
-    this.local = { ...at, port: context.core.portOf(slot) };
+    this.local = local;
     context.core.own(slot, this);
     context.openListener(plan.group);
     context.startAccepting(slot);
@@ -55,7 +66,10 @@ class TcpListener implements Listener, SlotOwner {
   }
 
   happened(core: Core): void {
-    if (core.kind !== eventKind.accepted) {
+    if (core.kind === eventKind.acceptFailed && core.value === constants.errno.EINVAL) {
+      // Another process that has this socket, too, has ended it for everybody.
+      this.#context.stopAccepting(this.#slot);
+    } else if (core.kind !== eventKind.accepted) {
       // For want of descriptors or memory, most likely: there is room for more when something has ended.
       this.#context.pauseAccept();
     } else if (this.#context.mustWait) {

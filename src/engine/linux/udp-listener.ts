@@ -18,7 +18,13 @@ import { LinuxUdpFlow, type UdpFlowOwner } from './udp-flow.ts';
 
 export async function listenUdp(context: LinuxContext, at: Endpoint, plan: Plan): Promise<Listener> {
   const slot = context.core.listenUdp(at, context.countersOf(plan.group));
-  return new UdpListener(context, slot, at, plan);
+  return new UdpListener(context, slot, { ...at, port: context.core.localOf(slot).port }, plan);
+}
+
+/** @param socket is bound already */
+export async function adoptUdp(context: LinuxContext, socket: number, plan: Plan): Promise<Listener> {
+  const slot = context.core.adopt(socket, true, context.countersOf(plan.group));
+  return new UdpListener(context, slot, context.core.localOf(slot), plan);
 }
 
 class UdpListener implements Listener, SlotOwner, UdpFlowOwner {
@@ -35,12 +41,12 @@ class UdpListener implements Listener, SlotOwner, UdpFlowOwner {
   #stopped = false;
   #closed = false;
 
-  constructor(context: LinuxContext, slot: number, at: Endpoint, plan: Plan) {
+  constructor(context: LinuxContext, slot: number, local: Endpoint, plan: Plan) {
     this.#context = context;
     this.slot = slot;
     this.#plan = plan;
     this.#group = plan.group;
-    this.local = { ...at, port: context.core.portOf(slot) };
+    this.local = local;
     context.core.own(slot, this);
     context.core.inspectUdp(slot, plan.trusts !== undefined);
     context.openListener(plan.group);
