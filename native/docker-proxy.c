@@ -34,7 +34,8 @@ enum {
   STATUS_FD = 3,
   LISTEN_FD = 4,
   GREETING_MS = 2000,
-  ANSWER_MS = 5000, /* with the greeting far below the 16 s that dockerd waits */
+  ANSWER_MS = 3000, /* with the greeting far below the 16 s that dockerd waits */
+  LATER_ANSWER_MS = 30000, /* when thousands come again at once, and nobody waits for them */
   RELEASE_MS = 200,
   FIRST_RETRY_MS = 10,
   LAST_RETRY_MS = 1000,
@@ -406,9 +407,9 @@ static bool send_port(int connection, const struct mapping *mapping, int port) {
   return sendmsg(connection, &message, MSG_NOSIGNAL) == (ssize_t)text.length;
 }
 
-static bool hand_over(int connection, const struct mapping *mapping, int port) {
+static bool hand_over(int connection, const struct mapping *mapping, int port, long long ms) {
   char answer[512];
-  return send_port(connection, mapping, port) && read_record(connection, answer, sizeof answer, ANSWER_MS) &&
+  return send_port(connection, mapping, port) && read_record(connection, answer, sizeof answer, ms) &&
          strcmp(answer, "ok") == 0;
 }
 
@@ -449,7 +450,7 @@ static _Noreturn void keep(const struct mapping *mapping, int connection, int po
     retry_ms = retry_ms * 2 < LAST_RETRY_MS ? retry_ms * 2 : LAST_RETRY_MS;
     connection = greeted();
     if (connection < 0) continue;
-    if (hand_over(connection, mapping, port)) retry_ms = FIRST_RETRY_MS;
+    if (hand_over(connection, mapping, port, LATER_ANSWER_MS)) retry_ms = FIRST_RETRY_MS;
     else if (!stopping) {
       close(connection);
       connection = -1;
@@ -477,7 +478,7 @@ int main(int count, char **arguments) {
   if (stopping) _exit(0);
   if (connection < 0) run_stock(arguments, "dualport does not answer on its socket");
   int port = mapping.use_listen_fd ? LISTEN_FD : bind_port(&mapping);
-  bool is_taken = hand_over(connection, &mapping, port);
+  bool is_taken = hand_over(connection, &mapping, port, ANSWER_MS);
   if (stopping) withdraw(&mapping, connection, port);
   if (!is_taken) {
     /* Whoever holds a copy still keeps nobody from binding the port. */

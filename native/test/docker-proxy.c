@@ -483,6 +483,20 @@ static void a_dualport_that_sleeps_is_not_waited_for(void) {
   close(dualport);
 }
 
+/* It was awake when it greeted. Its copy of the port does not keep the stock program from binding it. */
+static void a_dualport_that_falls_asleep_is_not_waited_for(void) {
+  char record[256];
+  int dualport = dualport_open();
+  long long began_ms = now_ms();
+  struct launched launched = launch_port("tcp", "127.0.0.1", free_port());
+  int connection = dualport_greets(dualport, "dualport 1"), port = dualport_takes(connection, record, sizeof record);
+  CHECK(is_report(launched, stock_says(port_text)));
+  CHECK(now_ms() - began_ms < 4000);
+  CHECK(ends(launched) == 0);
+  CHECK(connect_to(port_text) < 0);
+  close(port), close(connection), close(dualport);
+}
+
 /* The stock program has to be able to bind it, also while dualport still has its copy. */
 static void a_port_that_is_refused_is_free_for_the_stock_program(void) {
   char record[256];
@@ -711,6 +725,7 @@ static const struct {
     TEST(without_dualport_the_stock_program_runs),
     TEST(whoever_greets_otherwise_is_not_dualport),
     TEST(a_dualport_that_sleeps_is_not_waited_for),
+    TEST(a_dualport_that_falls_asleep_is_not_waited_for),
     TEST(a_port_that_is_refused_is_free_for_the_stock_program),
     TEST(the_stock_program_is_given_fd_4),
     TEST(without_a_stock_program_dockerd_is_told_why),

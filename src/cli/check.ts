@@ -2,7 +2,7 @@
 import { type EffectiveRule, effectiveRules } from '../config/describe.ts';
 import { type Config, loadConfig } from '../config/load.ts';
 import type { Flags } from '../config/sources.ts';
-import { refuseEngine } from '../engine/select.ts';
+import { refuseEngine, refuseHandover } from '../engine/select.ts';
 import { exitStatus } from '../errors.ts';
 import { type ContainerRow, containerRows, containersTable } from './containers.ts';
 import { table } from './table.ts';
@@ -10,6 +10,7 @@ import { table } from './table.ts';
 export async function check(flags: Flags, json: boolean): Promise<number> {
   const config = loadConfig({ flags, env: process.env });
   refuseEngine(config.engine);
+  if (config.launchers !== undefined) refuseHandover(config.engine);
   const containers = config.docker === undefined ? undefined : await containerRows(config.docker, config);
   process.stdout.write(
     json
@@ -20,15 +21,22 @@ export async function check(flags: Flags, json: boolean): Promise<number> {
 }
 
 function tables(config: Config, containers: readonly ContainerRow[] | undefined): readonly string[] {
-  const configured = config.rules.length > 0 ? [rulesTable(effectiveRules(config))] : [];
-  return containers === undefined ? configured : [...configured, containersTable(containers)];
+  const { rules, launchers } = config;
+  return [
+    ...(rules.length > 0 ? [rulesTable(effectiveRules(config))] : []),
+    ...(containers === undefined ? [] : [containersTable(containers)]),
+    ...(launchers === undefined
+      ? []
+      : [`the ports that dockerd's launchers hand over on ${launchers.socket}`]),
+  ];
 }
 
 function checked(config: Config, containers: readonly ContainerRow[] | undefined): object {
   const { engine, maxFlows, drainTimeoutMs, accessLog, logLevel, logFormat, file, origins } = config;
   const settings = { engine, maxFlows: maxFlows ?? null, drainTimeoutMs, accessLog, logLevel, logFormat };
   const docker = containers === undefined ? {} : { containers };
-  return { rules: effectiveRules(config), ...docker, ...settings, file: file ?? null, origins };
+  const launchers = config.launchers === undefined ? {} : { dockerProxySocket: config.launchers.socket };
+  return { rules: effectiveRules(config), ...docker, ...launchers, ...settings, file: file ?? null, origins };
 }
 
 function rulesTable(rules: readonly EffectiveRule[]): string {

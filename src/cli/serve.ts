@@ -11,12 +11,15 @@ import type { DockerStatus, Follower } from '../docker/follower.ts';
 import { exitStatus } from '../errors.ts';
 import { type Log, makeLog } from '../log.ts';
 import { type Admin, serveAdmin } from '../service/admin.ts';
-import { readHostFacts } from '../service/host.ts';
+import { openFileLimit, readHostFacts } from '../service/host.ts';
+import type { Launchers } from '../service/launchers.ts';
+import { mostLaunchers } from '../service/limits.ts';
 import { metricsText } from '../service/metrics.ts';
 import { Reloader } from '../service/reloader.ts';
 import { Service } from '../service/service.ts';
 import { type Status, statusOf } from '../service/status.ts';
 import { containerMetrics, makeFollower } from './containers.ts';
+import { makeLaunchers } from './launchers.ts';
 import { version } from './version.ts';
 
 export async function serve(flags: Flags): Promise<number> {
@@ -43,9 +46,14 @@ export async function serveUntil(
 ): Promise<void> {
   let follower: Follower | undefined;
   const service = new Service(config, log, (rule) => follower?.unreached(rule));
-  const reloader = new Reloader(service, load, config, log, () => follower?.configured());
+  const reloader = new Reloader(service, load, config, log, () => {
+    follower?.configured();
+    launchers?.configured();
+  });
   let admin: Admin | undefined;
+  let launchers: Launchers | undefined;
   try {
+    launchers = makeLaunchers(service, () => reloader.config, log);
     if (config.docker !== undefined)
       follower = await makeFollower(config.docker, service, () => reloader.config, log);
     admin = await openAdmin(config, service, reloader, follower);
@@ -56,8 +64,12 @@ export async function serveUntil(
       admin?.close();
       return await service.stop(0, signals.now);
     }
+    if (config.launchers !== undefined) {
+      await launchers?.open(config.engine, config.launchers.socket, mostLaunchers(openFileLimit()));
+    }
   } catch (error) {
     admin?.close();
+    launchers?.close();
     await service.stop(0, AbortSignal.abort());
     throw error;
   }
@@ -72,8 +84,10 @@ export async function serveUntil(
   await signals.stop;
   const drainMs = reloader.config.drainTimeoutMs;
   log.info({ drainMs }, 'stopping');
+  launchers?.stop();
   await follower?.close();
   await service.stop(drainMs, signals.now);
+  launchers?.close();
   admin?.close();
   log.info('stopped');
 }
@@ -89,8 +103,10 @@ async function openAdmin(
   const pages = {
     metrics: () => metricsText(service, version, reloader.history) + followed(),
     status: () => fullStatus(service, follower),
-    // Without a rule there is nothing to be ready for, but that no container asks for one.
-    ready: () => !service.draining && (service.rules.length > 0 || follower?.status.connected === true),
+    // Without a rule there is nothing to be ready for, but that no container asks for one and no launcher has come.
+    ready: () =>
+      !service.draining &&
+      (service.rules.length > 0 || follower?.status.connected === true || config.launchers !== undefined),
   };
   return serveAdmin(config.admin, pages, await readHostFacts());
 }

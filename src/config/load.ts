@@ -31,13 +31,15 @@ import {
 
 /** Deeply frozen. */
 export interface Config {
-  /** In the order they were written; at least one, unless containers bring theirs. */
+  /** In the order they were written; at least one, unless containers or launchers bring theirs. */
   readonly rules: readonly Rule[];
   /** What holds for a rule that is not written in the configuration. */
   readonly ruleDefaults: RuleOptionValues;
   /** The engine whose containers are followed; undefined: none are. */
   readonly docker: EngineAddress | undefined;
   readonly labels: LabelPolicy;
+  /** Where launchers hand their sockets over, and the engine that starts them; undefined: none are served. */
+  readonly launchers: { readonly socket: string; readonly engine: EngineAddress } | undefined;
   readonly engine: OptionValues['engine'];
   /** Undefined: to be found from the limit of open files. */
   readonly maxFlows: number | undefined;
@@ -73,7 +75,8 @@ export function loadConfig(sources: Sources): Config {
   const layers: Layers = { flags, environment, file };
   const rules = buildRules(ruleInputs(layers));
   const fromDocker = dockerValues(layers, sources.env['DOCKER_HOST']);
-  if (rules.length === 0 && fromDocker.docker === undefined) throw nothingToPublish(path);
+  const { docker, launchers } = fromDocker;
+  if (rules.length === 0 && docker === undefined && launchers === undefined) throw nothingToPublish(path);
   const ruleDefaults = ruleDefaultsOf(layers);
   const origins = originsOf(layers);
   return deepFreeze({ rules, ruleDefaults, ...fromDocker, ...processValues(layers), file: path, origins });
@@ -126,8 +129,11 @@ function dockerValues({ flags, environment, file }: Layers, dockerHost: string |
   const values = { ...optionDefaults, ...file.process, ...environment, ...flags };
   const { dockerMirror: mirror, dockerPorts: ports, dockerBind: bind, dockerMaxPorts } = values;
   const labels: LabelPolicy = { mirror, ports, bind, maxPorts: dockerMaxPorts ?? defaultMaxPorts };
+  const { dockerProxySocket: socket, dockerEngine } = values;
   const on = values.docker || mirror;
-  return { docker: on ? engineAddress(values.dockerEngine, dockerHost) : undefined, labels };
+  const engine = on || socket !== undefined ? engineAddress(dockerEngine, dockerHost) : undefined;
+  const launchers = socket === undefined || engine === undefined ? undefined : { socket, engine };
+  return { docker: on ? engine : undefined, labels, launchers };
 }
 
 function originsOf(layers: Layers): Record<OptionKey, Origin> {
@@ -149,6 +155,6 @@ function nothingToPublish(path: string | undefined): DualportError {
   return new DualportError(
     'USAGE',
     `there is no port to publish${where}; give one with --publish, as in dualport -p '[::]:8080:80' --to 172.17.0.2, ` +
-      'in DUALPORT_PUBLISH, or under publish in a configuration file; or follow containers with --docker',
+      'in DUALPORT_PUBLISH, or under publish in a configuration file; or follow containers with --docker, or serve dockerd with --docker-proxy-socket',
   );
 }

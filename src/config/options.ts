@@ -16,6 +16,7 @@ import {
   parsePortRange,
   rangeForms,
 } from './docker-options.ts';
+import { launcherSocketForms, parseLauncherSocket } from './launcher-socket.ts';
 import { choice, duration, limit, list, type Option, text, toggle } from './option-kinds.ts';
 import { notAllowed } from './place.ts';
 import { type BindHost, type PortRange, type PublishedPort, parsePortSpec } from './port-spec.ts';
@@ -170,6 +171,13 @@ export const processOptions = {
     ...docker,
     help: 'most ports that the labels of one container may publish',
   }),
+  dockerProxySocket: text<string>(
+    { placeholder: '[path]', allowed: launcherSocketForms, unset: 'off', parse: parseLauncherSocket },
+    {
+      ...docker,
+      help: "serve the ports of dockerd's launchers, which hand them over through this unix socket",
+    },
+  ),
   maxFlows: limit('a third of the open file limit, at most 65536', mostFlows, {
     ...limits,
     help: 'most flows at once in all',

@@ -8,9 +8,9 @@
  * On a loopback address only requests for a loopback host are answered, so that a web page whose name was
  * made to point here cannot read along. A socket file left by a killed process is replaced, a live one never.
  */
-import { chmodSync, existsSync, lstatSync, unlinkSync } from 'node:fs';
+import { chmodSync, existsSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { connect, type ListenOptions } from 'node:net';
+import type { ListenOptions } from 'node:net';
 import { dirname } from 'node:path';
 import type { AdminAddress } from '../config/admin-address.ts';
 import { DualportError, errnoOf, listenError, messageOf } from '../errors.ts';
@@ -23,6 +23,7 @@ import {
   tryParseAddress,
 } from '../net/address.ts';
 import type { HostFacts } from './host.ts';
+import { isStaleSocket } from './stale-socket.ts';
 
 export interface AdminPages {
   readonly metrics: () => string;
@@ -107,18 +108,6 @@ function socketTrouble(path: string, error: unknown): string {
   return existsSync(dirname(path))
     ? messageOf(error)
     : `the folder ${dirname(path)} does not exist; make it first`;
-}
-
-/** Refused by the kernel: it is a socket, and nobody has it open any more. */
-function isStaleSocket(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    if (!lstatSync(path).isSocket()) return resolve(false);
-    const probe = connect(path);
-    probe.once('connect', () => resolve(false));
-    probe.once('error', (error) => resolve(errnoOf(error) === 'ECONNREFUSED'));
-    probe.once('close', () => probe.destroy());
-    probe.once('connect', () => probe.destroy());
-  });
 }
 
 function makeServer(pages: AdminPages, guarded: boolean): Server {

@@ -5,8 +5,8 @@
  *     max flows = (open files - 192 for the process itself - listeners) / 3, at most 65 536
  *
  * The 192 are 64 for Node and its admin address, and 128 for the pipes through which the Linux engine splices. A flow holds two descriptors, and a third while two upstream addresses race. One rule may have half of the
- * flows when there are several rules, one source a quarter, and all UDP flows together half. Where containers bring
- * rules, the listeners of as many as they may bring are counted from the start.
+ * flows when there are several rules, one source a quarter, and all UDP flows together half. Where containers or
+ * launchers bring rules, the descriptors of as many as they may bring are counted from the start.
  */
 import type { Config } from '../config/load.ts';
 import type { Rule } from '../config/rules.ts';
@@ -16,6 +16,7 @@ import { attemptsAtOnce } from '../engine/race.ts';
 const reservedFiles = 192;
 const mostFlows = 65_536;
 const mostRules = 1024;
+const mostLaunchersAtOnce = 10_000;
 /** Below this the limit of open files leaves no room for a service. */
 const leastFlows = 8;
 
@@ -32,12 +33,22 @@ export function exceedsOpenFiles(config: Config, openFiles: number): boolean {
 
 /** Most rules that may come beside those of the configuration: their listeners may have a quarter of the files. */
 export function mostAddedRules(openFiles: number): number {
-  return Math.max(leastFlows, Math.min(mostRules, Math.floor((openFiles - reservedFiles) / 8)));
+  return mostThatFit(mostRules, openFiles);
+}
+
+/** The same for launchers, each of which has a connection and a listener here. */
+export function mostLaunchers(openFiles: number): number {
+  return mostThatFit(mostLaunchersAtOnce, openFiles);
+}
+
+function mostThatFit(most: number, openFiles: number): number {
+  return Math.max(leastFlows, Math.min(most, Math.floor((openFiles - reservedFiles) / 8)));
 }
 
 function flowsThatFit(config: Config, openFiles: number): number {
   const added = config.docker === undefined ? 0 : mostAddedRules(openFiles);
-  const listeners = 2 * (config.rules.length + added);
+  const launchers = config.launchers === undefined ? 0 : mostLaunchers(openFiles);
+  const listeners = 2 * (config.rules.length + added + launchers);
   return Math.floor((openFiles - reservedFiles - listeners) / (1 + attemptsAtOnce));
 }
 

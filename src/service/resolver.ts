@@ -40,13 +40,15 @@ export class Resolver {
    */
   async follow(rules: readonly Rule[]): Promise<void> {
     const fresh = namesOf(rules).filter((name) => !this.#wanted.has(name));
+    // Rules that come one by one by the thousand have addresses; a timer for each would outlive it by seconds.
+    if (fresh.length === 0) return;
     for (const name of fresh) this.#wanted.add(name);
     const looking = Promise.all(fresh.map((name) => this.#lookUp(name)));
     const signal = this.#stopped.signal;
     const tooLate = sleep(waitMs, true, { ref: false, signal }).catch(() => true);
     const late = await Promise.race([looking.then(() => false), tooLate]);
     if (late) void looking.then(() => signal.aborted || this.#changed());
-    if (this.#wanted.size > 0 && this.#timer === undefined) this.#schedule();
+    if (this.#timer === undefined) this.#schedule();
   }
 
   /** Forgets the names that none of these rules has. */

@@ -15,6 +15,7 @@ import { RuleGroup } from '../engine/admission.ts';
 import type { Engine, Listener, Plan } from '../engine/engine.ts';
 import { makeEngine } from '../engine/select.ts';
 import { DualportError, messageOf } from '../errors.ts';
+import type { LateUpstreams } from '../flow/flow.ts';
 import { type Log, LogBudget } from '../log.ts';
 import { type Endpoint, formatEndpoint } from '../net/address.ts';
 import { compileDecide, compileTrust } from '../policy/decide.ts';
@@ -30,8 +31,19 @@ const raceMs = 250;
 /** How often a drain looks whether it is done. */
 const drainPollMs = 25;
 
+type Open = (plan: Plan) => Promise<readonly Listener[]>;
+
+/** What others bring with a rule of their own. */
+export interface Brought {
+  /** Its listeners, where they are bound already. */
+  readonly open?: Open;
+  /** Upstreams that become known later. */
+  readonly late?: LateUpstreams;
+}
+
 export interface RunningRule {
   readonly rule: Rule;
+  readonly brought: Brought;
   readonly group: RuleGroup;
   readonly listeners: readonly Listener[];
   readonly upstreams: readonly Endpoint[];
@@ -86,8 +98,8 @@ export class Service {
    *
    * @throws DualportError when its name is taken, or it cannot be bound
    */
-  add(rule: Rule): Promise<void> {
-    return this.#inTurn(() => this.#add(rule));
+  add(rule: Rule, brought: Brought = {}): Promise<void> {
+    return this.#inTurn(() => this.#add(rule, brought));
   }
 
   /** New flows of an added rule follow this one, which has the same name; nothing happens to a rule that is gone. */
@@ -116,13 +128,13 @@ export class Service {
     return done;
   }
 
-  async #add(rule: Rule): Promise<void> {
+  async #add(rule: Rule, brought: Brought): Promise<void> {
     if (this.#running.has(rule.name)) throw publishedAlready(rule.name);
-    const host = await readHostFacts();
+    const open = brought.open ?? this.#binding(rule, await readHostFacts());
     await this.#resolver.follow([rule]);
     this.#added.add(rule.name);
     try {
-      await this.#openOne(rule, host);
+      await this.#openOne(rule, open, brought);
     } catch (error) {
       this.#added.delete(rule.name);
       throw error;
@@ -181,36 +193,46 @@ export class Service {
   async #open(open: readonly Rule[], close: readonly string[], host: HostFacts): Promise<void> {
     const opened: string[] = [];
     const closed: RunningRule[] = [];
+    const bind = (rule: Rule) => this.#binding(rule, host);
     try {
       for (const rule of open) {
-        await this.#openOne(rule, host).catch(async (error: unknown) => {
+        await this.#openOne(rule, bind(rule)).catch(async (error: unknown) => {
           // The port may be that of a rule on its way out.
           if (!isInUse(error) || closed.length > 0 || close.length === 0) throw error;
           for (const name of close) closed.push(...(await this.#close(name)));
-          await this.#openOne(rule, host);
+          await this.#openOne(rule, bind(rule));
         });
         opened.push(rule.name);
       }
     } catch (error) {
       for (const name of opened) await this.#close(name);
-      for (const running of closed) await this.#reopen(running, host);
+      for (const running of closed) await this.#reopen(running, bind(running.rule));
       throw error;
     }
   }
 
-  async #openOne(rule: Rule, host: HostFacts, group: RuleGroup = new RuleGroup()): Promise<void> {
+  async #openOne(
+    rule: Rule,
+    open: Open,
+    brought: Brought = {},
+    group: RuleGroup = new RuleGroup(),
+  ): Promise<void> {
     if (this.draining) throw stopping();
     const upstreams = this.#resolver.upstreams(rule);
-    const listeners = await bindRule(this.engine, rule, this.#plan(rule, group, upstreams), host);
-    this.#running.set(rule.name, { rule, group, listeners, upstreams });
+    const listeners = await open(this.#plan({ rule, brought, group, upstreams }));
+    this.#running.set(rule.name, { rule, brought, group, listeners, upstreams });
     const listen = listeners.map(({ local }) => formatEndpoint(local));
     const to = upstreams.map(formatEndpoint);
     this.#log.info({ rule: rule.name, listen, to, source: rule.source }, 'listening');
   }
 
+  #binding(rule: Rule, host: HostFacts): Open {
+    return (plan) => bindRule(this.engine, rule, plan, host);
+  }
+
   /** With the group it had: its flows go on, and count. */
-  async #reopen({ rule, group }: RunningRule, host: HostFacts): Promise<void> {
-    await this.#openOne(rule, host, group).catch((error: unknown) => {
+  async #reopen({ rule, group }: RunningRule, open: Open): Promise<void> {
+    await this.#openOne(rule, open, {}, group).catch((error: unknown) => {
       this.#log.error({ rule: rule.name, reason: messageOf(error) }, 'a rule could not be opened again');
     });
   }
@@ -228,8 +250,9 @@ export class Service {
     const running = this.#running.get(rule.name);
     if (running === undefined) return;
     const upstreams = this.#resolver.upstreams(rule);
-    this.#running.set(rule.name, { ...running, rule, upstreams });
-    const plan = this.#plan(rule, running.group, upstreams);
+    const changed = { ...running, rule, upstreams };
+    this.#running.set(rule.name, changed);
+    const plan = this.#plan(changed);
     for (const listener of running.listeners) listener.replace(plan);
   }
 
@@ -237,12 +260,12 @@ export class Service {
     for (const { rule } of this.rules) this.#replacePlan(rule);
   }
 
-  #plan(rule: Rule, group: RuleGroup, upstreams: readonly Endpoint[]): Plan {
+  #plan({ rule, brought, group, upstreams }: Omit<RunningRule, 'listeners'>): Plan {
     const { accessLog } = this.#config;
     const rules = this.#config.rules.length + this.#added.size;
     return {
       rule: rule.name,
-      decide: compileDecide(rule, upstreams),
+      decide: compileDecide(rule, upstreams, brought.late),
       trusts: compileTrust(rule),
       timeouts: { ...rule.timeouts, raceMs },
       limits: flowLimits(rule, rules, this.maxFlows),

@@ -25,7 +25,8 @@ export type Requirement =
   | 'wrk'
   | 'iperf3'
   | 'chromium'
-  | 'dockerd';
+  | 'dockerd'
+  | 'docker-proxy';
 
 /** The `skip` option of a test: false, or the reason. */
 export function skipUnless(...requirements: readonly Requirement[]): false | string {

@@ -53,6 +53,7 @@ test('what nobody wrote has its default, and says so', () => {
   );
   assert.deepEqual(process, {
     docker: undefined,
+    launchers: undefined,
     labels: { mirror: false, ports: defaultPorts, bind: defaultBind, maxPorts: 32 },
     engine: 'auto',
     maxFlows: undefined,
@@ -66,6 +67,22 @@ test('what nobody wrote has its default, and says so', () => {
   const { publish: publishOrigin, ...others } = origins;
   assert.equal(publishOrigin, 'flag');
   assert.deepEqual([...new Set(Object.values(others))], ['default']);
+});
+
+test('rules that are not written have the defaults of the file, which variables and flags overrule', () => {
+  const { ruleDefaults } = load({ source: 'none' }, { DUALPORT_UDP_TIMEOUT: '2s' }, file);
+  assert.equal(ruleDefaults.source, 'none');
+  assert.equal(ruleDefaults.udpTimeout, 2000);
+  assert.deepEqual(ruleDefaults.to?.map(formatTarget), ['10.0.0.1']);
+});
+
+test('where launchers bring their ports none need be written', () => {
+  const { rules, docker, launchers } = load({ dockerProxySocket: true });
+  assert.deepEqual(rules, []);
+  assert.equal(docker, undefined, 'labels are not followed for it');
+  const engine = { kind: 'socket', path: '/var/run/docker.sock' };
+  assert.deepEqual(launchers, { socket: '/run/dualport/docker-proxy.sock', engine });
+  assert.throws(() => load({}), /there is no port to publish/);
 });
 
 test('a file gives process options, defaults of rules and their own values', () => {

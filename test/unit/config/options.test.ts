@@ -93,6 +93,7 @@ test('the defaults are the documented ones', () => {
     engine: 'auto',
     drainTimeout: 8000,
     admin: undefined,
+    dockerProxySocket: undefined,
     accessLog: false,
     logLevel: 'info',
     logFormat: 'auto',
@@ -177,6 +178,15 @@ test('a list that needs an item says so', () => {
 
 test('of a flag that was given twice the last counts', () => {
   assert.equal(read('logLevel', 'warn', 'debug'), 'debug');
+});
+
+test('the socket of launchers is an absolute path, and the flag alone the usual one', () => {
+  assert.equal(read('dockerProxySocket', '/run/x.sock'), '/run/x.sock');
+  assert.equal(read('dockerProxySocket', 'true'), '/run/dualport/docker-proxy.sock');
+  for (const text of ['', 'x.sock', './x', 'false', '/a\0b', `/${'x'.repeat(107)}`]) {
+    refuses('dockerProxySocket', text, /allowed: an absolute path of at most 107 bytes; without one \/run\//);
+  }
+  assert.equal(read('dockerProxySocket', `/${'x'.repeat(106)}`), `/${'x'.repeat(106)}`);
 });
 
 test('the path of a file is any text that can be one', () => {
