@@ -31,6 +31,7 @@ const leastIntervalMs = 250;
 /** What is to be published is dockerd's business here; the labels are only read for how. */
 const mostPorts = 65_535;
 const mostComplaints = 1000;
+const longestComplaint = 300;
 
 export class ContainerLookup {
   readonly #list: ListContainers;
@@ -93,7 +94,7 @@ export class ContainerLookup {
   /** Of a port that has a label of its own that one counts. */
   #sourceOf({ name, labels }: ListedContainer, port: number, protocol: Protocol): SourceMode | undefined {
     const { ports, values, complaints } = readLabels(labels, mostPorts);
-    for (const complaint of complaints) this.#complain(name, complaint);
+    for (const complaint of complaints) this.#complain(name, complaint.slice(0, longestComplaint));
     const own = ports.find(
       ({ port: wanted }) => wanted.containerPort === port && wanted.protocol === protocol,
     );

@@ -39,10 +39,11 @@ export interface ContainerLookup {
   find(address: Address, port: number, protocol: Protocol): Promise<FoundContainer | undefined>;
 }
 
-/** A container that has just been started is not in the list yet; one that never appears is nobody's. */
-const retriesMs = [100, 300, 1000, 3000, 10_000, 30_000];
-/** Most that a flow waits for what is not known yet. */
+/** A container that is being started is not in the list yet; one that never appears is nobody's. */
+const retriesMs = [100, 200, 300, 500, 1000, 3000, 10_000, 30_000];
+/** Most that a flow waits for what is not known yet, and how often it asks meanwhile. */
 const lateMs = 1000;
+const lateRetryMs = 250;
 /** For so long what is known of a container is believed when its address refuses. */
 const freshMs = 10_000;
 
@@ -199,9 +200,18 @@ class Launcher {
 
   async #late(): Promise<readonly Endpoint[]> {
     const isFresh = performance.now() - this.#knownSinceMs < freshMs;
-    if (!isFresh) await Promise.race([this.#ask(), sleep(lateMs, undefined, { ref: false })]);
+    if (!isFresh) await Promise.race([this.#askUntilKnown(), pause(lateMs)]);
     const { port } = this.#registration.container;
     return (this.#known?.otherAddresses ?? []).map((address) => ({ address, zone: '', port }));
+  }
+
+  async #askUntilKnown(): Promise<void> {
+    const end = performance.now() + lateMs;
+    await this.#ask();
+    while (this.#known === undefined && performance.now() < end && !this.#over.signal.aborted) {
+      await pause(lateRetryMs);
+      await this.#ask();
+    }
   }
 
   /** Whoever asks while an answer is due waits for that one. */
@@ -236,6 +246,11 @@ class Launcher {
       );
     }
   }
+}
+
+/** Keeps no process from ending. */
+function pause(ms: number): Promise<void> {
+  return sleep(ms, undefined, { ref: false });
 }
 
 function textOf({ name, otherAddresses, source }: FoundContainer): string {

@@ -114,7 +114,7 @@ export class Dockerd {
   /** Of dockerd, as seen from here. */
   get pid(): number {
     const [pid] = childrenOf(this.#daemon?.pid ?? 0);
-    if (pid === undefined) throw new Error(`dockerd does not run: ${this.log}`);
+    if (pid === undefined) throw new Error(`dockerd does not run: ${lastLines(this.log)}`);
     return pid;
   }
 
@@ -142,7 +142,7 @@ export class Dockerd {
       `dockerd to answer, see ${this.#logFile}`,
       startMs,
     );
-    if (hasEnded(daemon)) throw new Error(`dockerd ended: ${this.log}`);
+    if (hasEnded(daemon)) throw new Error(`dockerd ended: ${lastLines(this.log)}`);
   }
 
   /** As a service manager does it. */
@@ -162,7 +162,7 @@ export class Dockerd {
   /** Runs the command line client and gives what it printed. */
   async docker(...args: readonly string[]): Promise<string> {
     const { status, stdout, stderr } = await this.tryDocker(...args);
-    if (status !== 0) throw new Error(`docker ${args.join(' ')}: ${stderr}\n${this.log}`);
+    if (status !== 0) throw new Error(`docker ${args.join(' ')}: ${stderr}\n${lastLines(this.log)}`);
     return stdout.trimEnd();
   }
 
@@ -343,6 +343,10 @@ function importImage(dockerd: Dockerd): void {
     join(dockerd.directory, 'image.tar'),
     image,
   ]);
+}
+
+function lastLines(log: string): string {
+  return log.split('\n').slice(-10).join('\n');
 }
 
 function mustRun(command: string, args: readonly string[]): void {

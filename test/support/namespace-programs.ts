@@ -123,6 +123,23 @@ const programs = {
     print(Object.fromEntries(outcomes));
   },
 
+  /** The same for as long as it is told. */
+  steady: async ({ host, port, ms = 0 }) => {
+    const failures: string[] = [];
+    let answered = 0;
+    const until = performance.now() + ms;
+    const worker = async () => {
+      while (performance.now() < until) {
+        const { text, ending } = await ask(host, port, 'GET / HTTP/1.0\r\n\r\n');
+        if (ending === 'end' && /was asked by .+\n$/.test(text)) answered++;
+        else failures.push(ending);
+        await setTimeout(5);
+      }
+    };
+    await Promise.all(Array.from({ length: atOnce }, worker));
+    print({ answered, failures });
+  },
+
   /** Half an answer, then a reset. */
   cutServer: async ({ host, port }) => {
     const server = net.createServer((socket) => {
