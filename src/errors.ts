@@ -33,6 +33,10 @@ export const errorCodes = {
   PRIVILEGE: { exit: exitStatus.privilege, means: 'the port needs a privilege the process lacks' },
   LISTEN: { exit: exitStatus.failure, means: 'a listener cannot be opened for another reason' },
   DOCKER: { exit: exitStatus.temporary, means: 'the Docker Engine cannot be asked' },
+  DAEMON_JSON: {
+    exit: exitStatus.configuration,
+    means: 'the daemon.json of dockerd cannot be changed as asked',
+  },
   ADMIN: { exit: exitStatus.failure, means: 'the admin address does not answer' },
 } as const;
 

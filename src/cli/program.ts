@@ -2,13 +2,14 @@
  * The command line: commander's wiring, made from the option table. What an option means and how it is
  * checked stands in config/; here is only which command takes it and how help looks.
  */
-import { Command, CommanderError, Help, Option } from 'commander';
+import { Argument, Command, CommanderError, Help, Option } from 'commander';
 import { suggestion } from '../config/nearest.ts';
 import { flagOf, type OptionKey, optionKeys, options } from '../config/options.ts';
 import type { Flags } from '../config/sources.ts';
 import { DualportError, exitStatus } from '../errors.ts';
 import { check } from './check.ts';
 import { demo } from './demo.ts';
+import { type InstallFlags, install, uninstall } from './install.ts';
 import { serve } from './serve.ts';
 import { status } from './status.ts';
 import { version } from './version.ts';
@@ -21,6 +22,7 @@ Examples:
   dualport -p 53:53/udp -p 53:53 -t 10.0.0.53        UDP and TCP
   dualport -c /etc/dualport.yaml                     rules from a file; SIGHUP reads it again
   dualport check -c /etc/dualport.yaml               what would run, without running it
+  dualport --docker-proxy-socket                     the ports of dockerd's launchers (dualport install docker-proxy)
 
 Every option is also an environment variable (--connect-timeout is DUALPORT_CONNECT_TIMEOUT) and a key of the
 file (connectTimeout). A flag wins over a variable, a variable over the file.
@@ -46,6 +48,8 @@ const commands = {
   serve: 'publish the ports and relay until SIGTERM (the default command)',
   check: 'validate a configuration and print the effective rules',
   status: 'print what a running dualport does, from its --admin address',
+  install: 'have dockerd start the launcher instead of docker-proxy (install docker-proxy)',
+  uninstall: 'have dockerd start its own docker-proxy again',
   demo: 'publish a small IPv4-only HTTP program on [::] and show what it sees',
   help: 'print help for a command',
 } as const;
@@ -61,7 +65,7 @@ function refuseUnknownCommand(word: string | undefined): void {
 function makeProgram(started: (running: Promise<number>) => void): Command {
   const program = new Command('dualport')
     .description("Publishes a program's ports on IPv6 and IPv4 at once, and keeps the client's address.")
-    .usage('[serve] [options]\n       dualport check|status|demo [options]')
+    .usage('[serve] [options]\n       dualport check|status|install|uninstall|demo [options]')
     .version(version, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', examples)
@@ -75,6 +79,21 @@ function makeProgram(started: (running: Promise<number>) => void): Command {
     .addOption(optionFor('admin'))
     .option('--json', 'as JSON instead of a table')
     .action((flags: Flags & { json?: boolean }) => started(status(flags, flags.json === true)));
+  for (const [name, act] of [
+    ['install', install],
+    ['uninstall', uninstall],
+  ] as const) {
+    addCommand(program, name)
+      .addArgument(
+        new Argument('<what>', 'docker-proxy: the program that dockerd starts for each port').choices([
+          'docker-proxy',
+        ]),
+      )
+      .option('--dry-run', 'show what would be changed, and change nothing')
+      .option('--daemon-json <path>', "dockerd's configuration (default: the one the running dockerd reads)")
+      .option('--launcher <path>', 'the program (default: the one of this package)')
+      .action((_what: string, flags: InstallFlags) => started(act(flags)));
+  }
   addCommand(program, 'demo')
     .argument('[port]', 'the port to publish', '8080')
     .action((port: string) => started(demo(port)));

@@ -4,6 +4,7 @@ import test from 'node:test';
 import { run } from '../../src/cli/program.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import type { Flags } from '../../src/config/sources.ts';
+import { parseDaemonJson } from '../../src/docker/daemon-json.ts';
 import { refuseEngine } from '../../src/engine/select.ts';
 import {
   DualportError,
@@ -118,6 +119,7 @@ const provoked: Readonly<Record<ErrorCode, () => unknown>> = {
   PRIVILEGE: listening('EACCES', '[::]:80'),
   LISTEN: listening('EMFILE', '0.0.0.0:8080'),
   DOCKER: () => run(['check', '--docker', '--docker-engine', '/run/dualport-example/docker.sock']),
+  DAEMON_JSON: () => parseDaemonJson('/etc/docker/daemon.json', '[]'),
   ADMIN: () => run(['status', '--admin', '/run/dualport/admin.sock']),
 };
 
