@@ -4,6 +4,7 @@ import { type Config, loadConfig } from '../config/load.ts';
 import type { Flags } from '../config/sources.ts';
 import { refuseEngine, refuseHandover } from '../engine/select.ts';
 import { exitStatus } from '../errors.ts';
+import { formatCidr } from '../net/cidr.ts';
 import { type ContainerRow, containerRows, containersTable } from './containers.ts';
 import { table } from './table.ts';
 
@@ -36,7 +37,11 @@ function checked(config: Config, containers: readonly ContainerRow[] | undefined
   const settings = { engine, maxFlows: maxFlows ?? null, drainTimeoutMs, accessLog, logLevel, logFormat };
   const docker = containers === undefined ? {} : { containers };
   const launchers = config.launchers === undefined ? {} : { dockerProxySocket: config.launchers.socket };
-  return { rules: effectiveRules(config), ...docker, ...launchers, ...settings, file: file ?? null, origins };
+  const { transparentNetworks, pseudo } = config;
+  const { v4, v6, ...rest } = pseudo;
+  const addresses = { pseudo: { v4: formatCidr(v4), v6: formatCidr(v6), ...rest }, transparentNetworks };
+  const all = { ...docker, ...launchers, ...settings, ...addresses };
+  return { rules: effectiveRules(config), ...all, file: file ?? null, origins };
 }
 
 function rulesTable(rules: readonly EffectiveRule[]): string {

@@ -18,6 +18,8 @@ export interface EffectiveRule {
   readonly upstreams: readonly string[];
   readonly family: string;
   readonly source: string;
+  readonly mismatch: string;
+  readonly sourcePort: string;
   readonly udpHeader: string;
   readonly proxyCrc32c: boolean;
   readonly proxyUniqueId: boolean;
@@ -44,6 +46,8 @@ function effectiveRule(rule: Rule): EffectiveRule {
     upstreams: rule.to.map((target) => formatUpstream(target, rule.port.containerPort)),
     family: rule.family,
     source: rule.source,
+    mismatch: rule.mismatch,
+    sourcePort: rule.sourcePort,
     udpHeader: rule.udpHeader,
     proxyCrc32c: rule.proxyCrc32c,
     proxyUniqueId: rule.proxyUniqueId,

@@ -5,6 +5,7 @@
  */
 import { resolve } from 'node:path';
 import { DualportError } from '../errors.ts';
+import type { Cidr } from '../net/cidr.ts';
 import { defaultMaxPorts, type EngineAddress, engineAddress, type LabelPolicy } from './docker-options.ts';
 import { type FileConfig, type FileEntry, parseFile } from './file.ts';
 import { type ReadFile, readFileText } from './file-text.ts';
@@ -48,10 +49,24 @@ export interface Config {
   readonly logLevel: OptionValues['logLevel'];
   readonly logFormat: OptionValues['logFormat'];
   readonly admin: OptionValues['admin'];
+  /** The addresses that stand for clients whose own cannot be shown. */
+  readonly pseudo: PseudoConfig;
+  /** Docker networks whose containers may ask for source transparent; `*` is all of them. */
+  readonly transparentNetworks: readonly string[];
   /** The path of the configuration file as it was written. */
   readonly file: string | undefined;
   /** Who had the last word on each option. */
   readonly origins: Readonly<Record<OptionKey, Origin>>;
+}
+
+export interface PseudoConfig {
+  readonly v4: Cidr;
+  /** A /96, whose last 32 bits are an IPv4 address. */
+  readonly v6: Cidr;
+  /** How many bits of an IPv6 address are one client. */
+  readonly unitBits: number;
+  /** An absolute path of a directory, which need not exist. */
+  readonly stateDir: string;
 }
 
 export interface Sources {
@@ -77,9 +92,30 @@ export function loadConfig(sources: Sources): Config {
   const fromDocker = dockerValues(layers, sources.env['DOCKER_HOST']);
   const { docker, launchers } = fromDocker;
   if (rules.length === 0 && docker === undefined && launchers === undefined) throw nothingToPublish(path);
+  const values = processValues(layers);
+  refuseTransparent(rules, values.engine);
   const ruleDefaults = ruleDefaultsOf(layers);
+  const pseudo = pseudoValues(layers, sources.env);
   const origins = originsOf(layers);
-  return deepFreeze({ rules, ruleDefaults, ...fromDocker, ...processValues(layers), file: path, origins });
+  return deepFreeze({ rules, ruleDefaults, ...fromDocker, ...values, pseudo, file: path, origins });
+}
+
+/**
+ * The part of the configuration that says what pseudo addresses are, for a command that publishes nothing.
+ *
+ * @throws DualportError as {@link loadConfig} does
+ */
+export function loadPseudoConfig(sources: Sources): PseudoConfig {
+  const flags = readFlags(sources.flags);
+  const environment = readEnvironment(sources.env);
+  const path = flags.config ?? environment.config;
+  const file = path === undefined ? emptyFile : readConfigFile(path, sources);
+  return deepFreeze(pseudoValues({ flags, environment, file }, sources.env));
+}
+
+/** May the label of a container in this Docker network say `transparent`? */
+export function allowsTransparent(config: Pick<Config, 'transparentNetworks'>, network: string): boolean {
+  return config.transparentNetworks.includes('*') || config.transparentNetworks.includes(network);
 }
 
 interface Layers {
@@ -116,8 +152,28 @@ function bareEntry(ports: readonly PublishedPort[], at: Place): FileEntry {
 
 function processValues({ flags, environment, file }: Layers) {
   const values = { ...optionDefaults, ...file.process, ...environment, ...flags };
-  const { engine, maxFlows, accessLog, logLevel, logFormat, admin } = values;
-  return { engine, maxFlows, drainTimeoutMs: values.drainTimeout, accessLog, logLevel, logFormat, admin };
+  const { engine, maxFlows, accessLog, logLevel, logFormat, admin, transparentNetworks } = values;
+  const logging = { accessLog, logLevel, logFormat };
+  return { engine, maxFlows, drainTimeoutMs: values.drainTimeout, ...logging, admin, transparentNetworks };
+}
+
+function pseudoValues({ flags, environment, file }: Layers, env: Environment): PseudoConfig {
+  const values = { ...optionDefaults, ...file.process, ...environment, ...flags };
+  const { pseudoV4: v4, pseudoV6: v6, pseudoUnit, stateDir } = values;
+  // systemd gives a list where a unit has several; ours is the first.
+  const given = env['STATE_DIRECTORY']?.split(':')[0] || '/var/lib/dualport';
+  return { v4, v6, unitBits: Number(pseudoUnit.slice(1)), stateDir: stateDir ?? given };
+}
+
+/** What the configuration alone shows; whether this process has the privilege is known once it starts. */
+function refuseTransparent(rules: readonly Rule[], engine: Config['engine']): void {
+  const rule = rules.find(({ source }) => source === 'transparent');
+  if (rule === undefined || engine !== 'portable') return;
+  throw new DualportError(
+    'ENGINE',
+    `${rule.name}: found source transparent and engine portable, whose sockets cannot have an address of another ` +
+      'host; use engine linux, or source pseudo',
+  );
 }
 
 function ruleDefaultsOf({ flags, environment, file }: Layers): RuleOptionValues {

@@ -2,6 +2,8 @@
  * The kinds of options: how the text of one becomes a value, and what is allowed, said once for parsing,
  * `--help` and the documentation. The table itself is options.ts.
  */
+import { type Family, isIpv4 } from '../net/address.ts';
+import { type Cidr, parseCidr } from '../net/cidr.ts';
 import { formatDuration, parseDuration } from './duration.ts';
 import { suggestion } from './nearest.ts';
 import { notAllowed, type Place, parseAt, refusedAt, type Written } from './place.ts';
@@ -87,6 +89,38 @@ export function limit(unset: string, max: number, row: Described): Option<number
     throw notAllowed(text, allowed);
   };
   return scalar(parse, { ...row, placeholder: '<count>', allowed, default: undefined, defaultText: unset });
+}
+
+export interface PrefixBounds {
+  readonly family: Family;
+  /** Lengths in the family's own bits. */
+  readonly shortest: number;
+  readonly longest: number;
+}
+
+/** One prefix that addresses of hosts can be taken from. */
+export function prefix(byDefault: string, bounds: PrefixBounds, row: Described): Option<Cidr> {
+  const { family, shortest, longest } = bounds;
+  const lengths = shortest === longest ? `length ${shortest}` : `a length from ${shortest} to ${longest}`;
+  const allowed = `an IPv${family} prefix of ${lengths} for addresses of hosts, such as ${byDefault}`;
+  const parse = (text: string) => {
+    const cidr = parseCidr(text);
+    const length = family === 4 ? cidr.bits - 96 : cidr.bits;
+    const fits = isIpv4(cidr.address) === (family === 4) && length >= shortest && length <= longest;
+    if (!fits || !isForHosts(cidr)) throw notAllowed(text, allowed);
+    return cidr;
+  };
+  const placeholder = '<cidr>';
+  return scalar(parse, { ...row, placeholder, allowed, default: parse(byDefault), defaultText: byDefault });
+}
+
+/** No part of it is "this network", loopback or multicast, whose packets no host would answer. */
+function isForHosts({ address, bits }: Cidr): boolean {
+  if (!isIpv4(address)) return address[0] !== 0xff && address[0] !== 0;
+  const first = address[12] ?? 0;
+  const last = first | (0xff >> Math.min(8, bits - 96));
+  const reserved = (octet: number) => octet === 0 || octet === 127 || (octet >= 224 && octet <= 239);
+  return !Array.from({ length: last - first + 1 }, (_, i) => first + i).some(reserved);
 }
 
 export interface TextKind<T> {

@@ -17,7 +17,7 @@ import {
   rangeForms,
 } from './docker-options.ts';
 import { launcherSocketForms, parseLauncherSocket } from './launcher-socket.ts';
-import { choice, duration, limit, list, type Option, text, toggle } from './option-kinds.ts';
+import { choice, duration, limit, list, type Option, prefix, text, toggle } from './option-kinds.ts';
 import { notAllowed } from './place.ts';
 import { type BindHost, type PortRange, type PublishedPort, parsePortSpec } from './port-spec.ts';
 import { parseTarget, type Target, targetForms } from './target.ts';
@@ -59,9 +59,21 @@ export const ruleOptions = {
     ...rules,
     help: "family of the upstream tried first: the client's own, IPv4 or IPv6; v4 and v6 try no other",
   }),
-  source: choice(['none', 'proxy-v1', 'proxy-v2'], 'none', {
+  source: choice(['none', 'proxy-v1', 'proxy-v2', 'transparent', 'pseudo'], 'none', {
     ...identity,
-    help: "how the upstream learns the client's address: not at all, or by a PROXY protocol header",
+    help:
+      "how the upstream learns the client's address: not at all, by a PROXY protocol header, as its peer's address, " +
+      'or as a peer address that stands for it',
+  }),
+  mismatch: choice(['auto', 'pseudo', 'proxy-v2', 'plain', 'refuse'], 'auto', {
+    ...identity,
+    help:
+      'what source transparent does where client and upstream differ in family; ' +
+      'auto is pseudo where that is set up, else refuse',
+  }),
+  sourcePort: choice(['any', 'keep'], 'any', {
+    ...identity,
+    help: "source transparent and pseudo: the peer's port is any, or the client's own unless that is taken",
   }),
   udpHeader: choice(['every', 'first'], 'every', {
     ...identity,
@@ -198,6 +210,39 @@ export const processOptions = {
     ...running,
     help: 'how log lines look; auto is pretty on a terminal and json elsewhere',
   }),
+  pseudoV4: prefix(
+    '240.0.0.0/4',
+    { family: 4, shortest: 4, longest: 24 },
+    { ...identity, help: 'where the pseudo addresses are that clients have before IPv4 upstreams' },
+  ),
+  pseudoV6: prefix(
+    'fd5f:bf90:309::/96',
+    { family: 6, shortest: 96, longest: 96 },
+    { ...identity, help: 'the same before IPv6 upstreams; its last 32 bits are an IPv4 address' },
+  ),
+  pseudoUnit: choice(['/56', '/64', '/128'], '/64', {
+    ...identity,
+    help: 'how much of an IPv6 address is one client, with one pseudo address',
+  }),
+  stateDir: text(
+    {
+      placeholder: '<directory>',
+      allowed: 'an absolute path',
+      unset: '$STATE_DIRECTORY, which systemd sets, or /var/lib/dualport',
+      parse: parseDirectory,
+    },
+    { ...identity, help: 'where pseudo addresses are kept over restarts' },
+  ),
+  transparentNetworks: list<string, readonly string[]>(
+    {
+      placeholder: '<name,...>',
+      allowed: 'names of Docker networks, or * for all of them',
+      unset: 'none',
+      parse: parseNetwork,
+      default: [],
+    },
+    { ...identity, help: 'Docker networks whose containers may ask for source transparent by their label' },
+  ),
 };
 
 export const options = {
@@ -251,6 +296,17 @@ export function environmentOf(key: OptionKey): string {
 
 function kebab(key: OptionKey): string {
   return key.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+function parseDirectory(path: string): string {
+  if (!path.startsWith('/') || path.includes('\0')) throw notAllowed(path, 'an absolute path');
+  return path;
+}
+
+/** As Docker names them (`[a-zA-Z0-9][a-zA-Z0-9_.-]*`). */
+function parseNetwork(name: string): readonly string[] {
+  if (name === '*' || /^[a-z\d][\w.-]*$/i.test(name)) return [name];
+  throw notAllowed(name, 'names of Docker networks, or * for all of them');
 }
 
 function parsePath(path: string): string {

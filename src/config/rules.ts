@@ -17,6 +17,9 @@ import { formatTarget, type Target } from './target.ts';
 /** How the upstream learns the client's address. */
 export type SourceMode = RuleOptionValues['source'];
 
+/** What source transparent does with an upstream that is not of the client's family. */
+export type MismatchMode = RuleOptionValues['mismatch'];
+
 /** The family of the upstream tried first, or the only one. */
 export type FamilyMode = RuleOptionValues['family'];
 
@@ -39,6 +42,8 @@ export interface Rule {
   /** At least one. */
   readonly to: readonly Target[];
   readonly source: SourceMode;
+  readonly mismatch: MismatchMode;
+  readonly sourcePort: RuleOptionValues['sourcePort'];
   readonly udpHeader: RuleOptionValues['udpHeader'];
   readonly proxyCrc32c: boolean;
   readonly proxyUniqueId: boolean;
@@ -111,9 +116,9 @@ function buildRule(input: Publication & RuleInput, index: ListenerIndex<Publicat
     const advice = at.origin === 'label' ? addAddress : addUpstream;
     throw refusedAt(at, noneOfFamily(name, to, values.family, advice));
   }
-  const { source, udpHeader, proxyCrc32c, proxyUniqueId, acceptProxy, allow, deny, family } = values;
-  const { maxFlowsPerRule, maxFlowsPerSource } = values;
-  const identity = { source, udpHeader, proxyCrc32c, proxyUniqueId, acceptProxy };
+  const { source, mismatch, sourcePort, udpHeader, proxyCrc32c, proxyUniqueId, acceptProxy } = values;
+  const { allow, deny, family, maxFlowsPerRule, maxFlowsPerSource } = values;
+  const identity = { source, mismatch, sourcePort, udpHeader, proxyCrc32c, proxyUniqueId, acceptProxy };
   const limits = { timeouts: timeoutsOf(values), maxFlowsPerRule, maxFlowsPerSource };
   return { name, port, to, ...identity, allow, deny, family, ...limits };
 }

@@ -27,6 +27,8 @@ test('a row has every value of its rule as text or number', () => {
     upstreams: ['10.0.0.2:80', '[fd00::2]:80', 'app:80'],
     family: 'same',
     source: 'proxy-v2',
+    mismatch: 'auto',
+    sourcePort: 'any',
     udpHeader: 'every',
     proxyCrc32c: true,
     proxyUniqueId: false,

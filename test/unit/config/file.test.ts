@@ -91,7 +91,7 @@ test('an anchor can be used again, and an error shows where it is used', () => {
   refuses(
     'CONFIG_VALUE',
     twice,
-    'd.yaml:2:45: publish[0].source: found a list; allowed: none, proxy-v1, proxy-v2',
+    'd.yaml:2:45: publish[0].source: found a list; allowed: none, proxy-v1, proxy-v2, transparent, pseudo',
   );
   const alias = lines('defaults:', '  to: &x 10.0.0.2', '  source: *x');
   refuses('CONFIG_VALUE', alias, 'd.yaml:3:11: defaults.source: found "10.0.0.2"; allowed: none,');
@@ -115,7 +115,7 @@ test('what an alias stands for is looked through on the way to a place', () => {
 const wrongValues: Record<string, readonly [string, string]> = {
   'a word that is not allowed': [
     lines('# comment', 'defaults:', '  source: proxy'),
-    'd.yaml:3:11: defaults.source: found "proxy"; allowed: none, proxy-v1, proxy-v2; did you mean proxy-v1?',
+    'd.yaml:3:11: defaults.source: found "proxy"; allowed: none, proxy-v1, proxy-v2, transparent, pseudo; did you mean proxy-v1?',
   ],
   'a value that is missing': [
     lines('defaults:', '  idleTimeout:', '  source: none'),

@@ -4,11 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
 import { defaultBind, defaultPorts } from '../../../src/config/docker-options.ts';
-import { type Config, loadConfig } from '../../../src/config/load.ts';
+import { allowsTransparent, type Config, loadConfig, loadPseudoConfig } from '../../../src/config/load.ts';
 import { optionDefaults, ruleKeys } from '../../../src/config/options.ts';
 import type { Environment, Flags } from '../../../src/config/sources.ts';
 import { formatTarget } from '../../../src/config/target.ts';
 import { DualportError, type ErrorCode } from '../../../src/errors.ts';
+import { formatCidr, parseCidr } from '../../../src/net/cidr.ts';
 
 /** Loads with a file of this text, named d.yaml by a flag unless the flags name another. */
 function load(flags: Flags, env: Environment = {}, fileText?: string): Config {
@@ -62,6 +63,13 @@ test('what nobody wrote has its default, and says so', () => {
     logLevel: 'info',
     logFormat: 'auto',
     admin: undefined,
+    pseudo: {
+      v4: parseCidr('240.0.0.0/4'),
+      v6: parseCidr('fd5f:bf90:309::/96'),
+      unitBits: 64,
+      stateDir: '/var/lib/dualport',
+    },
+    transparentNetworks: [],
     file: undefined,
   });
   const { publish: publishOrigin, ...others } = origins;
@@ -311,6 +319,51 @@ test('PROXY version 1 with UDP is an error of the source the port is from', () =
   );
   const flags = { publish: ['53:53/udp'], source: 'proxy-v1', to: 'app' };
   refuses('USAGE', 2, () => load(flags), /^--publish: 53:53\/udp: found source proxy-v1.*proxy-v2/);
+});
+
+test('an engine that cannot be transparent is refused with the rule that is', () => {
+  const text = 'publish:\n  - { ports: 80, to: app }\n  - { ports: 81, to: app, source: transparent }\n';
+  const why =
+    /^81\/tcp: found source transparent and engine portable, .*; use engine linux, or source pseudo$/;
+  refuses('ENGINE', 78, () => load({ engine: 'portable' }, {}, text), why);
+  for (const engine of ['linux', 'auto']) {
+    assert.deepEqual(
+      load({ engine }, {}, text).rules.map(({ source }) => source),
+      ['none', 'transparent'],
+    );
+  }
+  assert.equal(load({ ...publish, engine: 'portable', source: 'pseudo' }).rules[0]?.source, 'pseudo');
+});
+
+test('state is kept where a flag says, else where systemd does, else in /var/lib', () => {
+  const dir = (flags: Flags, env: Environment) => load({ ...publish, ...flags }, env).pseudo.stateDir;
+  const systemd = { STATE_DIRECTORY: '/var/lib/a:/var/lib/b' };
+  assert.equal(dir({ stateDir: '/srv/x' }, systemd), '/srv/x');
+  assert.equal(dir({}, { ...systemd, DUALPORT_STATE_DIR: '/srv/y' }), '/srv/y');
+  assert.equal(dir({}, systemd), '/var/lib/a');
+  assert.equal(dir({}, { STATE_DIRECTORY: '' }), '/var/lib/dualport');
+});
+
+test('what pseudo addresses are can be read without a port to publish', () => {
+  const text = 'pseudoV4: 10.64.0.0/10\npseudoUnit: /56\n';
+  const readFile = () => new TextEncoder().encode(text);
+  const flags = { config: 'd.yaml', stateDir: '/srv/x' };
+  const pseudo = loadPseudoConfig({ flags, env: { DUALPORT_PSEUDO_V6: 'fd01::/96' }, readFile });
+  assert.deepEqual(
+    [formatCidr(pseudo.v4), formatCidr(pseudo.v6), pseudo.unitBits, pseudo.stateDir],
+    ['10.64.0.0/10', 'fd01::/96', 56, '/srv/x'],
+  );
+  const { unitBits } = load(publish, {}, text).pseudo;
+  assert.equal(unitBits, 56);
+});
+
+test('a label may say transparent on the networks that were named, and on all of them with a star', () => {
+  const allows = (written: string | undefined, network: string) =>
+    allowsTransparent(load({ ...publish, transparentNetworks: written }), network);
+  assert.equal(allows(undefined, 'front'), false);
+  assert.equal(allows('front,back', 'back'), true);
+  assert.equal(allows('front,back', 'fron'), false);
+  assert.equal(allows('*', 'anything'), true);
 });
 
 test('an unknown variable of dualport is refused with the nearest, others are not looked at', () => {

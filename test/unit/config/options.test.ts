@@ -12,7 +12,7 @@ import {
   ruleKeys,
 } from '../../../src/config/options.ts';
 import { DualportError } from '../../../src/errors.ts';
-import { formatCidr } from '../../../src/net/cidr.ts';
+import { type Cidr, formatCidr, parseCidr } from '../../../src/net/cidr.ts';
 
 const at = { origin: 'flag', text: '--x' } as const;
 
@@ -69,6 +69,8 @@ test('the defaults are the documented ones', () => {
     to: undefined,
     family: 'same',
     source: 'none',
+    mismatch: 'auto',
+    sourcePort: 'any',
     udpHeader: 'every',
     proxyCrc32c: false,
     proxyUniqueId: false,
@@ -97,6 +99,11 @@ test('the defaults are the documented ones', () => {
     accessLog: false,
     logLevel: 'info',
     logFormat: 'auto',
+    pseudoV4: parseCidr('240.0.0.0/4'),
+    pseudoV6: parseCidr('fd5f:bf90:309::/96'),
+    pseudoUnit: '/64',
+    stateDir: undefined,
+    transparentNetworks: [],
     config: undefined,
   });
 });
@@ -109,6 +116,8 @@ test('the text of a default reads as the default where it is a value', () => {
     'halfCloseTimeout',
     'accessLog',
     'logFormat',
+    'pseudoV4',
+    'pseudoV6',
   ] as const) {
     assert.deepEqual(read(key, options[key].defaultText), optionDefaults[key]);
   }
@@ -120,9 +129,9 @@ test('a choice takes its words only, and suggests the nearest', () => {
   refuses(
     'source',
     'proxyv2',
-    /found "proxyv2"; allowed: none, proxy-v1, proxy-v2; did you mean proxy-v2\?$/,
+    /found "proxyv2"; allowed: none, proxy-v1, proxy-v2, transparent, pseudo; did you mean proxy-v2\?$/,
   );
-  refuses('source', 'constructor', /allowed: none, proxy-v1, proxy-v2$/);
+  refuses('source', 'constructor', /allowed: none, proxy-v1, proxy-v2, transparent, pseudo$/);
 });
 
 test('a switch takes the usual words in any case', () => {
@@ -193,4 +202,33 @@ test('the path of a file is any text that can be one', () => {
   assert.equal(read('config', 'my file.yaml'), 'my file.yaml');
   refuses('config', 'a\0b', /the path of a YAML file/);
   refuses('config', '', /found nothing/);
+});
+
+test('pseudo addresses come from a prefix of their family that hosts can have', () => {
+  for (const text of ['240.0.0.0/4', '10.0.0.0/8', '198.18.0.0/15', '203.0.113.0/24', '128.0.0.0/4'])
+    assert.equal(formatCidr(read('pseudoV4', text) as Cidr), text);
+  const refused = ['192.0.0.0/3', '10.0.0.0/25', '127.0.0.0/8', '0.0.0.0/8', '224.0.0.0/4', '112.0.0.0/4'];
+  for (const text of [...refused, 'fd00::/96', 'fd00::/8']) {
+    refuses('pseudoV4', text, /allowed: an IPv4 prefix of a length from 4 to 24 .* such as 240\.0\.0\.0\/4$/);
+  }
+  refuses('pseudoV4', '240.0.0.1/4', /it has bits set behind the prefix; write 240\.0\.0\.0\/4/);
+});
+
+test('the prefix that IPv4 addresses are embedded in leaves them their 32 bits', () => {
+  assert.equal(formatCidr(read('pseudoV6', 'fd00:1::/96') as Cidr), 'fd00:1::/96');
+  for (const text of ['fd00::/64', 'fd00::/97', 'ff02::/96', '::/96', '::ffff:0:0/96', '240.0.0.0/4']) {
+    refuses('pseudoV6', text, /allowed: an IPv6 prefix of length 96 .* such as fd5f:bf90:309::\/96$/);
+  }
+});
+
+test('a directory of state has an absolute path', () => {
+  assert.equal(read('stateDir', '/var/lib/dual port'), '/var/lib/dual port');
+  for (const text of ['state', './state', '', '/a\0b'])
+    refuses('stateDir', text, /allowed: an absolute path$/);
+});
+
+test('networks are named as Docker names them', () => {
+  assert.deepEqual(read('transparentNetworks', 'front, my_app.default'), ['front', 'my_app.default']);
+  assert.deepEqual(read('transparentNetworks', '*'), ['*']);
+  refuses('transparentNetworks', '-x', /found "-x"; allowed: names of Docker networks, or \* for all/);
 });

@@ -50,6 +50,8 @@ test('a rule has its canonical name, its port and the values in force', () => {
     port: parsePortSpec('[::]:8080:80')[0],
     to: [parseTarget('10.0.0.2')],
     source: 'proxy-v2',
+    mismatch: 'auto',
+    sourcePort: 'any',
     udpHeader: 'every',
     proxyCrc32c: false,
     proxyUniqueId: false,
