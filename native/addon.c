@@ -19,7 +19,7 @@
 #include <string.h>
 #include <uv.h>
 
-enum { MAX_ARGUMENTS = 8, ARGUMENT_ENDPOINTS = 3, COUNTER_PLACES = 8, LINGER_MS = 2 };
+enum { MAX_ARGUMENTS = 8, ARGUMENT_ENDPOINTS = 4, COUNTER_PLACES = 8, LINGER_MS = 2 };
 
 struct watcher {
   struct handle *handle; /* NULL once it is closing */
@@ -296,6 +296,11 @@ static napi_value api_layout(napi_env env, napi_callback_info info) {
   return array;
 }
 
+static napi_value api_allows_foreign(napi_env env, napi_callback_info info) {
+  (void)info;
+  return result(env, core_allows_foreign());
+}
+
 static napi_value api_now(napi_env env, napi_callback_info info) {
   (void)info;
   napi_value now;
@@ -373,6 +378,30 @@ static int relay(const struct call *c) {
                     counters(c, 6));
 }
 
+enum { SOURCE_ENDPOINT = ARGUMENT_ENDPOINTS - 1 };
+
+/* The argument is a source_kind, or 0 for the kernel's choice. */
+static const struct source *source(const struct call *c, int index, struct source *from) {
+  *from = (struct source){.at = c->handle->endpoints[SOURCE_ENDPOINT], .kind = number(c, index)};
+  return from->kind == 0 ? NULL : from;
+}
+
+static int connect_from(const struct call *c) {
+  struct source from;
+  return core_connect(c->core, &c->handle->endpoints[0], source(c, 1, &from));
+}
+
+static int udp_flow(const struct call *c) {
+  const struct endpoint *e = c->handle->endpoints;
+  struct source from;
+  return core_udp_flow(c->core, number(c, 1), &e[0], &e[1], &e[2], source(c, 3, &from), counters(c, 2));
+}
+
+static int udp_connect(const struct call *c) {
+  struct source from;
+  return core_udp_connect(c->core, number(c, 1), &c->handle->endpoints[0], source(c, 2, &from));
+}
+
 static int udp_prefix(const struct call *c) {
   struct bytes header = bytes(c, 2);
   return core_udp_prefix(c->core, number(c, 1), header.data, header.length);
@@ -403,14 +432,14 @@ API(handover_answer, handover_answer(c))
 API(local, core_local(c->core, number(c, 1), &e[0]))
 API(accepting, core_accepting(c->core, number(c, 1), flag(c, 2)))
 API(close, (core_close(c->core, number(c, 1), flag(c, 2)), 0))
-API(connect, core_connect(c->core, &e[0]))
+API(connect, connect_from(c))
 API(read, read_into(c))
 API(write, write_from(c))
 API(relay, relay(c))
 API(relay_abort, core_relay_abort(c->core, number(c, 1)))
 API(keep_alive, core_keep_alive(c->core, number(c, 1)))
-API(udp_flow, core_udp_flow(c->core, number(c, 1), &e[0], &e[1], &e[2], counters(c, 2)))
-API(udp_connect, core_udp_connect(c->core, number(c, 1), &e[0]))
+API(udp_flow, udp_flow(c))
+API(udp_connect, udp_connect(c))
 API(udp_inspect, core_udp_inspect(c->core, number(c, 1), flag(c, 2)))
 API(udp_prefix, udp_prefix(c))
 API(udp_send, udp_send(c))
@@ -426,6 +455,7 @@ static const struct {
     {"unwatch", api_unwatch},
     {"poll", api_poll},
     {"now", api_now},
+    {"allowsForeign", api_allows_foreign},
     {"layout", api_layout},
     {"tcpListen", api_tcp_listen},
     {"udpListen", api_udp_listen},

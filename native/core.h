@@ -109,8 +109,19 @@ int core_local(struct core *, int slot, struct endpoint *local);
 int core_accepting(struct core *, int listener, int on); /* off: new connections wait in the backlog */
 void core_close(struct core *, int slot, int reset);    /* reset: with RST */
 
+/* From which address an upstream is connected; NULL in its place is the kernel's choice. */
+enum source_kind {
+  SOURCE_LOCAL = 1,  /* an address whose packets the kernel keeps, although no interface need have it */
+  SOURCE_FOREIGN = 2 /* any: takes CAP_NET_ADMIN or CAP_NET_RAW, and rules that bring the answers here */
+};
+struct source {
+  struct endpoint at; /* of the upstream's family; port 0 is the kernel's choice */
+  int kind;
+};
+int core_allows_foreign(void); /* 0, or why SOURCE_FOREIGN is not for this process: -EPERM */
+
 /* TCP, before the relay. A client's socket is watched from accept on. */
-int core_connect(struct core *, const struct endpoint *to);
+int core_connect(struct core *, const struct endpoint *to, const struct source *from);
 int core_read(struct core *, int slot, void *to, size_t length); /* 0 is the end, -EAGAIN nothing yet */
 int core_write(struct core *, int slot, const void *from, size_t length);
 /*
@@ -131,8 +142,9 @@ int core_keep_alive(struct core *, int upstream);
  * Source port 0 is dropped and counted before anything else.
  */
 int core_udp_flow(struct core *, int listener, const struct endpoint *peer, const struct endpoint *local,
-                  const struct endpoint *upstream, struct counters *);
-int core_udp_connect(struct core *, int flow, const struct endpoint *upstream); /* another upstream */
+                  const struct endpoint *upstream, const struct source *from, struct counters *);
+/* Another upstream. */
+int core_udp_connect(struct core *, int flow, const struct endpoint *upstream, const struct source *from);
 int core_udp_inspect(struct core *, int flow, int on);
 /* Put in front of every datagram to the upstream; length 0 for nothing. Kept as a copy. */
 int core_udp_prefix(struct core *, int flow, const void *header, size_t length);

@@ -74,6 +74,9 @@ socklen_t endpoint_to_sockaddr(const struct endpoint *, struct sockaddr_storage 
 void endpoint_from_sockaddr(struct endpoint *, const struct sockaddr_storage *);
 bool endpoint_is_ipv4(const struct endpoint *);
 
+/* source.c: binds to `from`, if there is one; 0 or -errno. */
+int source_bind(int fd, const struct source *from, const struct endpoint *to, bool is_tcp);
+
 /* tcp.c, udp.c and handover.c, as core.c calls them. */
 struct tcp *tcp_open(struct core *);
 void tcp_shut(struct core *);

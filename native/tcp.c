@@ -221,13 +221,18 @@ static void accept_batch(struct core *core, int number) {
 
 /* Connecting, and clients that wait for it */
 
-int core_connect(struct core *core, const struct endpoint *to) {
+int core_connect(struct core *core, const struct endpoint *to, const struct source *from) {
   struct sockaddr_storage address;
   socklen_t length = endpoint_to_sockaddr(to, &address);
   int fd = open_socket(&address);
   if (fd < 0) return fd;
+  int error = source_bind(fd, from, to, true);
+  if (error != 0) {
+    close(fd);
+    return error;
+  }
   set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-  int error = connect(fd, (const struct sockaddr *)&address, length) == 0 || errno == EINPROGRESS ? 0 : errno;
+  error = connect(fd, (const struct sockaddr *)&address, length) == 0 || errno == EINPROGRESS ? 0 : errno;
   int slot = open_side(core, fd, SLOT_TCP_UPSTREAM);
   if (slot < 0) return slot;
   core->tcp->sides[slot].ready = 0;

@@ -211,17 +211,18 @@ static struct flow *flow_at(struct core *core, int number) {
   return slot != NULL ? slot->state : NULL;
 }
 
-static int connected(struct core *core, const struct endpoint *to) {
+static int connected(struct core *core, const struct endpoint *to, const struct source *from) {
   struct sockaddr_storage name;
   socklen_t length = endpoint_to_sockaddr(to, &name);
   int fd = socket(name.ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
   widen(fd, SO_RCVBUFFORCE, SO_RCVBUF, UPSTREAM_BUFFER);
   receive_trains(core, fd);
-  if (connect(fd, (struct sockaddr *)&name, length) == 0) return fd;
-  int error = errno;
+  int error = source_bind(fd, from, to, false);
+  if (error == 0 && connect(fd, (struct sockaddr *)&name, length) != 0) error = -errno;
+  if (error == 0) return fd;
   close(fd);
-  return -error;
+  return error;
 }
 
 /* A listener with an address of its own has that one only, whatever the caller says. */
@@ -258,10 +259,10 @@ static void flow_start(struct core *core, struct flow *flow, int number, struct 
 }
 
 int core_udp_flow(struct core *core, int listener, const struct endpoint *peer, const struct endpoint *local,
-                  const struct endpoint *upstream, struct counters *counters) {
+                  const struct endpoint *upstream, const struct source *from, struct counters *counters) {
   struct slot *slot = slot_of_kind(core, listener, SLOT_UDP_LISTENER);
   if (slot == NULL) return -EBADF;
-  int fd = connected(core, upstream);
+  int fd = connected(core, upstream, from);
   if (fd < 0) return fd;
   struct key key = key_of(slot->state, peer, local);
   struct flow *flow = flow_make(core, slot->state, &key);
@@ -272,10 +273,10 @@ int core_udp_flow(struct core *core, int listener, const struct endpoint *peer, 
   return number;
 }
 
-int core_udp_connect(struct core *core, int number, const struct endpoint *upstream) {
+int core_udp_connect(struct core *core, int number, const struct endpoint *upstream, const struct source *from) {
   struct flow *flow = flow_at(core, number);
   if (flow == NULL || flow->listener == NULL) return -EBADF;
-  int fd = connected(core, upstream);
+  int fd = connected(core, upstream, from);
   int result = fd < 0 ? fd : slot_replace(core, number, fd, EPOLLIN);
   if (result < 0) return result;
   flow->answered = false;

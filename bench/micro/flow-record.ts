@@ -27,6 +27,8 @@ export function records(family: Family): readonly FlowRecord[] {
     rule: '8080:80/tcp',
     flow: flowOf(nth(ends, turn), family),
     upstream,
+    source: undefined,
+    plain: undefined,
     fallback: false,
     uniqueId: undefined,
     bytes: [512 + turn, 16_384 + turn],

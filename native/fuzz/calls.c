@@ -35,6 +35,9 @@ struct timespec;
 MAY_FAIL(void *, malloc, NULL, (size_t size), size)
 MAY_FAIL(void *, calloc, NULL, (size_t count, size_t size), count, size)
 MAY_FAIL(int, socket, -1, (int family, int type, int protocol), family, type, protocol)
+MAY_FAIL(int, setsockopt, -1, (int fd, int level, int name, const void *value, socklen_t length), fd, level, name,
+         value, length)
+MAY_FAIL(int, bind, -1, (int fd, const void *at, socklen_t length), fd, at, length)
 MAY_FAIL(int, connect, -1, (int fd, const void *to, socklen_t length), fd, to, length)
 MAY_FAIL(int, accept4, -1, (int fd, void *from, socklen_t *length, int flags), fd, from, length, flags)
 MAY_FAIL(int, getsockname, -1, (int fd, void *name, socklen_t *length), fd, name, length)
@@ -93,6 +96,12 @@ static struct endpoint somewhere(struct rig *rig, enum slot_kind kind) {
   at = (struct endpoint){.port = at.port, .address = {[15] = choice & 1}, .zone = choice & 0x20 ? choice : 0};
   if (choice & 0x10) at.address[0] = 0xfe, at.address[1] = 0x80;
   return at;
+}
+
+/* From where: any address, of whichever family and kind. */
+static const struct source *source(struct rig *rig, struct source *from) {
+  *from = (struct source){.at = somewhere(rig, SLOT_FREE), .kind = (int)take(&rig->input, 1) % 4};
+  return from;
 }
 
 static struct counters *counters(struct rig *rig) {
@@ -234,11 +243,26 @@ static int relay(struct rig *rig, uint8_t *bytes, size_t size) {
   return core_relay(rig->core, client, upstream, bytes, size, payload, flag(rig), counters(rig));
 }
 
-static int flow(struct rig *rig) {
+static int flow(struct rig *rig, bool bound) {
   int listener = slot(rig, SLOT_UDP_LISTENER);
   struct endpoint peer = somewhere(rig, SLOT_UDP_FLOW), local = somewhere(rig, SLOT_UDP_LISTENER);
   struct endpoint upstream = somewhere(rig, SLOT_UDP_LISTENER);
-  return core_udp_flow(rig->core, listener, &peer, &local, &upstream, counters(rig));
+  struct source from;
+  const struct source *bind_to = bound ? source(rig, &from) : NULL;
+  return core_udp_flow(rig->core, listener, &peer, &local, &upstream, bind_to, counters(rig));
+}
+
+static int connects(struct rig *rig, bool bound) {
+  struct endpoint to = somewhere(rig, SLOT_TCP_LISTENER);
+  struct source from;
+  return core_connect(rig->core, &to, bound ? source(rig, &from) : NULL);
+}
+
+static int connects_flow(struct rig *rig, bool bound) {
+  struct endpoint to = somewhere(rig, SLOT_UDP_LISTENER);
+  int number = slot(rig, SLOT_UDP_FLOW);
+  struct source from;
+  return core_udp_connect(rig->core, number, &to, bound ? source(rig, &from) : NULL);
 }
 
 static int with_bytes(struct rig *rig, uint32_t call) {
@@ -260,17 +284,18 @@ static int with_bytes(struct rig *rig, uint32_t call) {
 static int one_call(struct rig *rig) {
   struct core *core = rig->core;
   struct endpoint at;
-  uint32_t call = take(&rig->input, 1) % 24;
+  uint32_t choice = take(&rig->input, 1), call = choice % 24;
+  bool bound = choice >= 192;
   switch (call) {
     case 0: fail_once(rig); return 0;
     case 1: at = somewhere(rig, SLOT_FREE); return listen_at(rig, &at);
     case 2: at = somewhere(rig, SLOT_FREE); return core_udp_listen(core, &at, counters(rig));
-    case 3: at = somewhere(rig, SLOT_TCP_LISTENER); return core_connect(core, &at);
+    case 3: return connects(rig, bound);
     case 4: core_close(core, slot(rig, (enum slot_kind)(take(&rig->input, 1) % 7)), flag(rig)); return 0;
     case 5: return core_relay_abort(core, slot(rig, SLOT_TCP_RELAY));
     case 6: return core_accepting(core, slot(rig, SLOT_TCP_LISTENER), flag(rig));
-    case 7: return flow(rig);
-    case 8: at = somewhere(rig, SLOT_UDP_LISTENER); return core_udp_connect(core, slot(rig, SLOT_UDP_FLOW), &at);
+    case 7: return flow(rig, bound);
+    case 8: return connects_flow(rig, bound);
     case 9: return core_udp_inspect(core, slot(rig, flag(rig) ? SLOT_UDP_FLOW : SLOT_UDP_LISTENER), flag(rig));
     case 10: return adopted(rig);
     case 11: case 12: case 13: plain_call(rig); return 0;

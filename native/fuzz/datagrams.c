@@ -330,7 +330,7 @@ static void shown(const struct event *event) {
   went(&rig.to_upstream[key], fuzz_arena + event->offset, event->length);
   if (rig.flow_of[key] >= 0 || take(&rig.input, 1) & 1) return;
   const struct endpoint upstream = rig.is_ipv6 ? (struct endpoint){.address = {[15] = 1}, .port = 9} : ipv4(0x7f000001, 9);
-  rig.flow_of[key] = core_udp_flow(rig.core, event->slot, &event->peer, &event->local, &upstream, &fuzz_counters);
+  rig.flow_of[key] = core_udp_flow(rig.core, event->slot, &event->peer, &event->local, &upstream, NULL, &fuzz_counters);
 }
 
 static void poll_core(uint32_t slots) {
@@ -369,7 +369,7 @@ static void step(void) {
     case 0: close_one(slot); break;
     case 1: core_udp_inspect(rig.core, slot, (int)take(&rig.input, 1) & 1); break;
     case 2: set_prefix(slot); break;
-    case 3: core_udp_connect(rig.core, slot, &elsewhere); break;
+    case 3: core_udp_connect(rig.core, slot, &elsewhere, NULL); break;
     default: poll_core(take(&rig.input, 2)); break;
   }
   check_core(rig.core);

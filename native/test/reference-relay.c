@@ -80,7 +80,7 @@ static void give_up(struct relay *relay, int client) {
 }
 
 static void accepted(struct relay *relay, int client, int listener) {
-  int upstream = core_connect(relay->core, &relay->upstream_of[listener]);
+  int upstream = core_connect(relay->core, &relay->upstream_of[listener], NULL);
   relay->other_of[client] = upstream < 0 ? NOBODY : upstream;
   if (upstream < 0) give_up(relay, client);
   else relay->other_of[upstream] = client;

@@ -161,7 +161,7 @@ static void take(struct rig *rig, const struct event *event) {
       *known = (struct known){.upstream = -1};
       rig->accepted[rig->accepted_count++ % SLOTS] = event->slot;
       if (rig->hold) return;
-      known->upstream = core_connect(rig->core, &to);
+      known->upstream = core_connect(rig->core, &to, NULL);
       CHECK(known->upstream >= 0);
       rig->client_of[known->upstream] = event->slot;
       return;
@@ -565,7 +565,7 @@ static int held_client(struct rig *rig, int *client) {
 
 static int held_upstream(struct rig *rig, int *server) {
   struct endpoint to = loopback(rig->server_port);
-  int before = rig->connected, upstream = core_connect(rig->core, &to);
+  int before = rig->connected, upstream = core_connect(rig->core, &to, NULL);
   CHECK(upstream >= 0);
   while (rig->connected == before) rig_poll(rig, 1);
   CHECK(rig->connect_error == 0);
@@ -727,7 +727,7 @@ static void a_failed_connect_is_told_once(void) {
   close(rig->server); /* nobody listens there any more */
   rig->server = -1;
   struct endpoint to = loopback(rig->server_port);
-  int slot = core_connect(rig->core, &to);
+  int slot = core_connect(rig->core, &to, NULL);
   CHECK(slot >= 0);
   settle(rig);
   CHECK(rig->connected == 1 && rig->connect_error == ECONNREFUSED && slot_at(rig->core, slot) != NULL);
@@ -735,7 +735,7 @@ static void a_failed_connect_is_told_once(void) {
   core_close(rig->core, slot, 0);
   /* connect() itself refuses a multicast address. */
   to = (struct endpoint){.address = {[10] = 255, 255, 224, 0, 0, 1}, .port = 1};
-  slot = core_connect(rig->core, &to);
+  slot = core_connect(rig->core, &to, NULL);
   CHECK(slot >= 0 && readable(core_epoll(rig->core)));
   settle(rig);
   CHECK(rig->connected == 2 && rig->connect_error == ENETUNREACH);
@@ -802,7 +802,7 @@ static void a_listener_without_descriptors_pauses(void) {
   close(lowest);
   none = (struct rlimit){(rlim_t)lowest, before.rlim_max};
   CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
-  CHECK(core_connect(rig->core, &(struct endpoint){0}) == -EMFILE);
+  CHECK(core_connect(rig->core, &(struct endpoint){0}, NULL) == -EMFILE);
   while (rig->accept_error == 0) rig_poll(rig, 1);
   CHECK(rig->accept_error == EMFILE && rig_poll(rig, 1) == 0);
   setrlimit(RLIMIT_NOFILE, &before);
@@ -902,7 +902,7 @@ static void a_slot_is_not_used_again_before_its_end_is_told(void) {
   while (core_poll(rig->core, 1) == 0) {}
   CHECK(rig->shared.events[0].kind == EVENT_ENDED && rig->shared.events[0].slot == slot);
   struct endpoint to = loopback(rig->server_port);
-  int other = core_connect(rig->core, &to);
+  int other = core_connect(rig->core, &to, NULL);
   CHECK(other != slot && other != upstream);
   core_close(rig->core, slot, 1);
   core_close(rig->core, upstream, 1);
@@ -967,7 +967,7 @@ static void more_than_a_poll_can_tell_is_told_by_the_next(void) {
   struct rig *rig = rig_open();
   rig->hold = true;
   struct endpoint to = {.address = {[10] = 255, 255, 224, 0, 0, 1}, .port = 1};
-  for (int i = 0; i < 1500; i++) CHECK(core_connect(rig->core, &to) >= 0);
+  for (int i = 0; i < 1500; i++) CHECK(core_connect(rig->core, &to, NULL) >= 0);
   CHECK(rig_poll(rig, -1) == MAX_EVENTS);
   CHECK(readable(core_epoll(rig->core)));
   CHECK(rig_poll(rig, -1) == 1500 - MAX_EVENTS);

@@ -303,7 +303,7 @@ static void an_inspected_listener_shows_all(void) {
   int client = known_client(&world, "127.0.0.1"), first = world.flow;
   struct endpoint mine = local_of(client);
   EQUAL(core_udp_inspect(world.core, world.listener, 1), 0);
-  int second = core_udp_flow(world.core, world.listener, &mine, &world.listens_at, &world.upstream_at, NULL);
+  int second = core_udp_flow(world.core, world.listener, &mine, &world.listens_at, &world.upstream_at, NULL, NULL);
   CHECK(second >= 0 && second != first);
   world.makes_no_flows = true;
   say(client, 10, 1);
@@ -329,7 +329,7 @@ static void nothing_is_counted_without_counters(void) {
   world_open(&world, "127.0.0.1", "127.0.0.1", 16);
   int client = client_of(world.listens_at, "127.0.0.1");
   struct endpoint mine = local_of(client), wrong = at("127.0.0.77", 1); /* the listener knows where it is */
-  CHECK(core_udp_flow(world.core, world.listener, &mine, &wrong, &world.upstream_at, NULL) >= 0);
+  CHECK(core_udp_flow(world.core, world.listener, &mine, &wrong, &world.upstream_at, NULL, NULL) >= 0);
   say(client, 10, 1);
   settle_down(&world);
   EQUAL(world.datagrams, 0);
@@ -374,8 +374,8 @@ static void another_upstream_in_the_same_slot(void) {
   settle_down(&world);
   EQUAL(echo(&world), 10); /* answers too late */
   struct endpoint there = local_of(other), nowhere = at("255.255.255.255", 9);
-  EQUAL(core_udp_connect(world.core, flow, &nowhere), -EACCES);
-  EQUAL(core_udp_connect(world.core, flow, &there), 0);
+  EQUAL(core_udp_connect(world.core, flow, &nowhere, NULL), -EACCES);
+  EQUAL(core_udp_connect(world.core, flow, &there, NULL), 0);
   say(client, 10, 2);
   settle_down(&world);
   expect(other, 10, 2);
@@ -389,7 +389,7 @@ static void another_upstream_in_the_same_slot(void) {
   settle_down(&world);
   expect(client, 10, 3);
   EQUAL(world.answered, 2);
-  EQUAL(core_udp_flow(world.core, world.listener, &there, &there, &nowhere, NULL), -EACCES);
+  EQUAL(core_udp_flow(world.core, world.listener, &there, &there, &nowhere, NULL, NULL), -EACCES);
   close(client);
   world_close(&world);
 }
@@ -407,10 +407,10 @@ static void closing_in_any_order(void) {
   EQUAL(core_udp_send(world.core, flow, NULL, 0, "x", 1), 0);
   core_close(world.core, flow, 0);
   EQUAL(core_udp_send(world.core, flow, NULL, 0, "x", 1), -EBADF);
-  EQUAL(core_udp_connect(world.core, flow, &world.upstream_at), -EBADF);
+  EQUAL(core_udp_connect(world.core, flow, &world.upstream_at, NULL), -EBADF);
   EQUAL(core_udp_prefix(world.core, flow, "x", 1), -EBADF);
-  EQUAL(core_udp_flow(world.core, world.listener, &world.upstream_at, &world.upstream_at, &world.upstream_at, NULL),
-        -EBADF);
+  const struct endpoint *there = &world.upstream_at;
+  EQUAL(core_udp_flow(world.core, world.listener, there, there, there, NULL, NULL), -EBADF);
   close(client);
   world_close(&world);
 }
@@ -475,8 +475,8 @@ static void a_full_table_says_so(void) {
   world_open(&world, "127.0.0.1", "127.0.0.1", 2);
   close(known_client(&world, "127.0.0.1"));
   int before = open_descriptors();
-  EQUAL(core_udp_flow(world.core, world.listener, &world.upstream_at, &world.upstream_at, &world.upstream_at, NULL),
-        -ENFILE);
+  const struct endpoint *there = &world.upstream_at;
+  EQUAL(core_udp_flow(world.core, world.listener, there, there, there, NULL, NULL), -ENFILE);
   struct endpoint anywhere = at("127.0.0.1", 0);
   EQUAL(core_udp_listen(world.core, &anywhere, NULL), -ENFILE);
   EQUAL(open_descriptors(), before);

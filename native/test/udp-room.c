@@ -292,7 +292,7 @@ static void answers_without_events_wait(void) {
     struct endpoint peer = at("127.0.0.0", local_of(clients).port);
     uint32_t host = htonl(0x7f000000 + 256 + i), got;
     memcpy(peer.address + 12, &host, 4);
-    int flow = core_udp_flow(world.core, world.listener, &peer, &world.listens_at, &world.upstream_at, NULL);
+    int flow = core_udp_flow(world.core, world.listener, &peer, &world.listens_at, &world.upstream_at, NULL, NULL);
     EQUAL(core_udp_send(world.core, flow, NULL, 0, &i, sizeof i), 0);
     EQUAL(recvfrom(world.upstream, &got, sizeof got, 0, (struct sockaddr *)&from[i], &length), sizeof got);
   }

@@ -143,7 +143,7 @@ static int flow_for(struct world *world, const struct event *event, int made[], 
   }
   world->flows++;
   world->flow =
-      core_udp_flow(world->core, event->slot, &event->peer, &event->local, &world->upstream_at, &world->counters);
+      core_udp_flow(world->core, event->slot, &event->peer, &event->local, &world->upstream_at, NULL, &world->counters);
   CHECK(world->flow >= 0);
   return world->flow;
 }

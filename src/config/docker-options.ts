@@ -5,6 +5,7 @@
 import {
   anyIpv4,
   anyIpv6,
+  isLinkLocal,
   isUnicast,
   isUnspecified,
   loopbackIpv4,
@@ -12,7 +13,7 @@ import {
   tryParseZoned,
 } from '../net/address.ts';
 import { notAllowed, type Place, parseAt } from './place.ts';
-import { type BindHost, isLinkLocal, type PortRange } from './port-spec.ts';
+import type { BindHost, PortRange } from './port-spec.ts';
 
 /** A unix socket, or a host that speaks plain HTTP, as socket proxies do. */
 export type EngineAddress =

@@ -8,7 +8,14 @@
  * nothing here knows of rules or of other ports.
  */
 import { DualportError } from '../errors.ts';
-import { type Address, formatAddress, isUnicast, isUnspecified, tryParseZoned } from '../net/address.ts';
+import {
+  type Address,
+  formatAddress,
+  isLinkLocal,
+  isUnicast,
+  isUnspecified,
+  tryParseZoned,
+} from '../net/address.ts';
 
 export type Protocol = 'tcp' | 'udp';
 
@@ -122,11 +129,6 @@ function parseHost(text: string, hostText: string): BindHost | undefined {
   if (bracketed === undefined) throw refused(text, `write an address with a zone in brackets, [${inner}]`);
   if (!isLinkLocal(host.address)) throw refused(text, 'only a link-local address (fe80::/10) has a zone');
   return host;
-}
-
-/** True for fe80::/10, the one kind of address that means nothing without its interface. */
-export function isLinkLocal(address: Address): boolean {
-  return address[0] === 0xfe && ((address[1] ?? 0) & 0xc0) === 0x80;
 }
 
 function parseContainerPorts(text: string, rangeText: string): PortRange {

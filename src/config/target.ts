@@ -3,8 +3,14 @@
  * may hold underscores, since Compose names services so. No port: it is always the published container port.
  */
 import { DualportError } from '../errors.ts';
-import { type Address, formatHost, isUnicast, isUnspecified, tryParseZoned } from '../net/address.ts';
-import { isLinkLocal } from './port-spec.ts';
+import {
+  type Address,
+  formatHost,
+  isLinkLocal,
+  isUnicast,
+  isUnspecified,
+  tryParseZoned,
+} from '../net/address.ts';
 
 /** A host that may serve the flows of a rule. */
 export type Target =

@@ -5,8 +5,8 @@
  * What others may have written (names, labels) is taken as text and nothing more; an address counts only when
  * a container can have it.
  */
-import { isLinkLocal, type Protocol } from '../config/port-spec.ts';
-import { type Address, isIpv4, isLoopback, isUnicast, tryParseAddress } from '../net/address.ts';
+import type { Protocol } from '../config/port-spec.ts';
+import { type Address, isIpv4, isLinkLocal, isLoopback, isUnicast, tryParseAddress } from '../net/address.ts';
 import { listOf, numberOf, recordOf, textOf } from './json.ts';
 import { isOwnLabel, longestValue } from './labels.ts';
 

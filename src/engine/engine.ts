@@ -8,7 +8,7 @@
  * - Each flow ends with exactly one record, given to `plan.ended` after its sockets were given up.
  * - `close` may be called twice. A closed listener has released its port when the promise resolves.
  */
-import type { Decide, FlowRecord, Protocol, TrustsPeer } from '../flow/flow.ts';
+import type { ApproachTo, Decide, FlowRecord, Protocol, TrustsPeer } from '../flow/flow.ts';
 import type { Endpoint } from '../net/address.ts';
 import type { FlowLimits, RuleGroup } from './admission.ts';
 
@@ -35,6 +35,8 @@ export interface Plan {
   /** The rule as its user wrote it; names it in records. */
   readonly rule: string;
   readonly decide: Decide;
+  /** Undefined: the kernel chooses the source address, and the verdict says which header is sent. */
+  readonly approach: ApproachTo | undefined;
   /** Peers that must send a PROXY header; everybody else is refused. Undefined: nobody sends one. */
   readonly trusts: TrustsPeer | undefined;
   readonly timeouts: Timeouts;
@@ -97,6 +99,8 @@ export interface Engine {
    * have it, too, keep it. Undefined in an engine that cannot.
    */
   readonly adopt?: (protocol: Protocol, socket: number, plan: Plan) => Promise<Listener>;
+  /** Why no upstream can be connected from another host's address here; undefined when it can. */
+  transparentObstacle(): 'engine' | 'privilege' | undefined;
   /** Flows that would lose something if the engine closed now: TCP flows, and UDP flows of the last second. */
   busyFlows(): number;
   /** Closes every listener and resets every flow. */

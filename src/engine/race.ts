@@ -12,14 +12,14 @@
  * refused, or was still silent when another won, is remembered in FailedUpstreams.
  */
 import type { CounterName } from '../flow/counters.ts';
-import type { CloseReason, LateUpstreams } from '../flow/flow.ts';
+import type { CloseReason, LateUpstreams, Source } from '../flow/flow.ts';
 import { type Endpoint, equalEndpoint } from '../net/address.ts';
 import type { Timeouts } from './engine.ts';
 import type { FailedUpstreams } from './failed-upstreams.ts';
 
 export type ConnectFailure = Extract<
   CloseReason,
-  'connect-refused' | 'connect-timeout' | 'connect-unreachable' | 'connect-failed'
+  'connect-refused' | 'connect-timeout' | 'connect-unreachable' | 'connect-failed' | 'source-unavailable'
 >;
 
 /** What each failure is counted as. */
@@ -28,15 +28,39 @@ export const failureCounter = {
   'connect-timeout': 'connectTimeout',
   'connect-unreachable': 'connectUnreachable',
   'connect-failed': 'connectFailed',
+  'source-unavailable': 'sourceUnavailable',
 } as const satisfies Record<ConnectFailure, CounterName>;
 
-/** The reason behind a failed connect's errno; what is this host's own trouble is `connect-failed`. */
-export function connectFailure(errno: string | undefined): ConnectFailure {
+/**
+ * The reason behind a failed connect's errno; what is this host's own trouble is `connect-failed`.
+ *
+ * @param source the address that was to be connected from
+ */
+export function connectFailure(errno: string | undefined, source?: Source): ConnectFailure {
+  if (source !== undefined && sourceErrors.has(errno)) return 'source-unavailable';
   if (errno === 'ECONNREFUSED' || errno === 'ECONNRESET') return 'connect-refused';
   if (errno === 'ETIMEDOUT') return 'connect-timeout';
   if (errno === 'EHOSTUNREACH' || errno === 'ENETUNREACH' || errno === 'EHOSTDOWN')
     return 'connect-unreachable';
   return 'connect-failed';
+}
+
+/** What bind says of an address or port it does not give, and connect of one whose ports are all in use. */
+const sourceErrors = new Set<string | undefined>(['EADDRNOTAVAIL', 'EADDRINUSE', 'EACCES', 'EINVAL']);
+const portErrors = new Set<string | undefined>(['EADDRNOTAVAIL', 'EADDRINUSE', 'EACCES']);
+
+/** The upstream is not to blame, and not to be tried last for it. */
+export function isOwnTrouble(failure: ConnectFailure): boolean {
+  return failure === 'connect-failed' || failure === 'source-unavailable';
+}
+
+/**
+ * The same source on a port of the kernel's choice, when it may have been the port that could not be had: it is
+ * taken, or below the first that needs no privilege.
+ */
+export function onAnyPort(source: Source | undefined, errno: string | undefined): Source | undefined {
+  if (source === undefined || source.port === 0 || !portErrors.has(errno)) return undefined;
+  return { ...source, port: 0 };
 }
 
 /** One connect under way; abandoning it after its outcome is harmless. */
@@ -45,7 +69,11 @@ export interface Attempt {
 }
 
 /** Starts to connect; `outcome` is called once, later, with undefined for success. */
-export type Dial<A extends Attempt> = (upstream: Endpoint, outcome: (failure?: ConnectFailure) => void) => A;
+export type Dial<A extends Attempt> = (
+  upstream: Endpoint,
+  outcome: (failure?: ConnectFailure) => void,
+  source?: Source,
+) => A;
 
 export type RaceResult<A extends Attempt> =
   | { readonly attempt: A; readonly upstream: Endpoint }
@@ -137,7 +165,7 @@ export class Race<A extends Attempt> {
   #drop(runner: Runner<A>, failure: ConnectFailure): void {
     this.#running.delete(runner);
     this.#lastFailure = failure;
-    if (failure !== 'connect-failed') this.#failed.failed(runner.upstream);
+    if (!isOwnTrouble(failure)) this.#failed.failed(runner.upstream);
     this.#startNext();
   }
 

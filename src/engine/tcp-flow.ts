@@ -10,11 +10,20 @@
  * in one write. Every way to `closed` goes through `close`, which gives the place back and makes the one record.
  */
 import { count } from '../flow/counters.ts';
-import type { Announcement, CloseReason, FlowRecord, NewFlow } from '../flow/flow.ts';
+import type {
+  Announcement,
+  ApproachTo,
+  CloseReason,
+  FlowRecord,
+  Lease,
+  NewFlow,
+  PlainReason,
+} from '../flow/flow.ts';
 import { type Endpoint, equalEndpoint } from '../net/address.ts';
 import { decode } from '../proxy-protocol/codec.ts';
 import type { Place } from './admission.ts';
 import { headerBytes, makeUniqueId } from './announce.ts';
+import { plainCounter, refusalCounter } from './approach.ts';
 import type { EngineContext, SweptFlow } from './context.ts';
 import type { Plan } from './engine.ts';
 import { type Attempt, type Dial, failureCounter, Race, type RaceResult } from './race.ts';
@@ -36,6 +45,9 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
   #upstream: Endpoint | undefined;
   #preferred: Endpoint | undefined;
   #uniqueId: string | undefined;
+  #source: Endpoint | undefined;
+  #plain: PlainReason | undefined;
+  #lease: Lease | undefined;
   #counted = false;
   #relaying = false;
   #closed = false;
@@ -63,6 +75,8 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
 
   /** Starts to connect. */
   protected abstract readonly dial: Dial<A>;
+  /** The port of this host that an attempt is connected from. */
+  protected abstract portOf(attempt: A): number;
   /** Reads on from the client, which may have something already. */
   protected abstract wakeClient(): void;
   /** Leaves what the client sends in its socket. */
@@ -118,6 +132,7 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
     this.#closed = true;
     this.#context.flows.delete(this);
     if (this.#place !== undefined) this.#context.release(this.#place);
+    this.#lease?.end();
     if (this.#counted) count(this.plan.group.counters, 'tcpFlowsActive', -1);
     this.plan.ended(this.#record(reason));
   }
@@ -163,7 +178,8 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
   #decide(): void {
     const verdict = this.plan.decide(this.#flow);
     if ('refuse' in verdict) {
-      if (verdict.refuse !== 'no-upstream') count(this.plan.group.counters, 'refusedByAccess');
+      const counter = refusalCounter[verdict.refuse];
+      if (counter !== undefined) count(this.plan.group.counters, counter);
       return this.#refuse(verdict.refuse);
     }
     this.#preferred = verdict.upstreams[0];
@@ -171,7 +187,32 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
     this.#uniqueId = makeUniqueId(verdict.announce);
     const { upstreams, late } = verdict;
     const { failed } = this.#context;
-    this.#race = new Race(upstreams, this.plan.timeouts, failed.tcp, this.dial, this.#connected, late);
+    const { approach, timeouts } = this.plan;
+    const dial = approach === undefined ? this.dial : this.#approaching(approach);
+    this.#race = new Race(upstreams, timeouts, failed.tcp, dial, this.#connected, late);
+  }
+
+  #approaching(approach: ApproachTo): Dial<A> {
+    return (upstream, outcome) => {
+      const { source, lease } = approach(this.#flow, upstream);
+      // All that one flow leases is its client's.
+      if (lease !== undefined && this.#lease === undefined) {
+        this.#lease = lease;
+        lease.begin();
+      }
+      this.#source = source;
+      return this.dial(upstream, outcome, source);
+    };
+  }
+
+  /** What holds of the upstream that won; others may have been tried since. */
+  #approached(approach: ApproachTo, upstream: Endpoint, attempt: A): void {
+    const { source, announce, plain } = approach(this.#flow, upstream);
+    this.#announce = announce;
+    this.#uniqueId = makeUniqueId(announce);
+    this.#source = source && { ...source, port: this.portOf(attempt) };
+    this.#plain = plain;
+    if (plain !== undefined) count(this.plan.group.counters, plainCounter[plain]);
   }
 
   readonly #connected = (result: RaceResult<A>): void => {
@@ -181,6 +222,8 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
       return this.#refuse(result.failure);
     }
     this.#upstream = result.upstream;
+    if (this.plan.approach !== undefined)
+      this.#approached(this.plan.approach, result.upstream, result.attempt);
     if (this.#isFallback()) count(this.plan.group.counters, 'fallbacks');
     this.#relaying = true;
     this.startRelay(result.attempt, headerBytes(this.#announce, 'tcp', this.#uniqueId));
@@ -201,6 +244,8 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
       rule: this.plan.rule,
       flow: this.#flow,
       upstream: this.#upstream,
+      source: this.#source,
+      plain: this.#plain,
       fallback: this.#isFallback(),
       uniqueId: this.#uniqueId,
       bytes: this.#relaying ? this.relayedBytes() : noBytes,

@@ -7,6 +7,7 @@ import { count } from '../flow/counters.ts';
 import type { CloseReason, NewFlow } from '../flow/flow.ts';
 import { decode } from '../proxy-protocol/codec.ts';
 import type { Place } from './admission.ts';
+import { refusalCounter } from './approach.ts';
 import type { EngineContext } from './context.ts';
 import type { Plan } from './engine.ts';
 import type { Accepted } from './udp-upstream.ts';
@@ -20,7 +21,7 @@ export interface Admitted {
 export function admitUdp(context: EngineContext, plan: Plan, flow: NewFlow): Admitted | undefined {
   const verdict = plan.decide(flow);
   if ('refuse' in verdict) {
-    count(plan.group.counters, verdict.refuse === 'no-upstream' ? 'droppedNoUpstream' : 'refusedByAccess');
+    count(plan.group.counters, refusalCounter[verdict.refuse] ?? 'droppedNoUpstream');
     return refuseUdp(plan, flow, verdict.refuse);
   }
   const place = context.admission.admit(plan.group, plan.limits, 'udp', flow.client.address);
@@ -30,8 +31,9 @@ export function admitUdp(context: EngineContext, plan: Plan, flow: NewFlow): Adm
 
 /** A datagram that makes no flow has a record all the same: somebody wants to know why it went nowhere. */
 export function refuseUdp(plan: Plan, flow: NewFlow, reason: CloseReason): undefined {
-  const nothing = { upstream: undefined, fallback: false, uniqueId: undefined, durationMs: 0 };
-  plan.ended({ rule: plan.rule, flow, ...nothing, bytes: [0, 0], reason });
+  const nobody = { upstream: undefined, source: undefined, plain: undefined };
+  const nothing = { fallback: false, uniqueId: undefined, durationMs: 0 };
+  plan.ended({ rule: plan.rule, flow, ...nobody, ...nothing, bytes: [0, 0], reason });
 }
 
 /** Who sent a datagram, by its header; undefined when the header names nobody: then its real addresses count. */

@@ -4,13 +4,21 @@
  * longer have its upstream, or with the listener. An engine fills in the abstract part.
  */
 import { type Counters, count } from '../flow/counters.ts';
-import { CLIENT, type CloseReason, type NewFlow, UPSTREAM } from '../flow/flow.ts';
+import {
+  CLIENT,
+  type CloseReason,
+  type Lease,
+  type NewFlow,
+  type PlainReason,
+  UPSTREAM,
+} from '../flow/flow.ts';
 import { type Endpoint, equalEndpoint } from '../net/address.ts';
 import type { Evictable, Place } from './admission.ts';
 import { headerBytes, makeUniqueId } from './announce.ts';
+import { plainCounter } from './approach.ts';
 import type { EngineContext, SweptFlow } from './context.ts';
 import type { Plan } from './engine.ts';
-import type { Accepted, UdpUpstream, UdpUpstreamOwner } from './udp-upstream.ts';
+import type { Accepted, UdpUpstream, UdpUpstreamOwner, Way } from './udp-upstream.ts';
 
 /** A datagram this recent may still get its answer. */
 const busyMs = 1500;
@@ -22,7 +30,10 @@ export abstract class UdpFlow implements SweptFlow, Evictable, UdpUpstreamOwner 
   protected readonly header: Buffer | undefined;
   readonly #context: EngineContext;
   readonly #place: Place;
-  readonly #uniqueId: string | undefined;
+  #uniqueId: string | undefined;
+  #source: Endpoint | undefined;
+  #plain: PlainReason | undefined;
+  #lease: Lease | undefined;
   readonly #startedMs = performance.now();
   readonly #bytes: [number, number] = [0, 0];
   #lastActiveMs: number;
@@ -88,8 +99,26 @@ export abstract class UdpFlow implements SweptFlow, Evictable, UdpUpstreamOwner 
     count(this.counters, 'bytesFromUpstream', datagram.length);
   }
 
+  wayTo(upstream: Endpoint): Way | undefined {
+    const approach = this.plan.approach?.(this.flow, upstream);
+    if (approach === undefined) return undefined;
+    const { source, announce, lease, plain } = approach;
+    // All that one flow leases is its client's.
+    if (lease !== undefined && this.#lease === undefined) {
+      this.#lease = lease;
+      lease.begin();
+    }
+    if (plain !== undefined && this.#plain === undefined) count(this.counters, plainCounter[plain]);
+    this.#plain = plain;
+    this.#source = source;
+    this.#uniqueId ??= makeUniqueId(announce);
+    const header = headerBytes(announce, 'udp', this.#uniqueId);
+    return { source, header, headed: announce?.datagrams ?? 'every' };
+  }
+
   answered(): void {
     this.#context.admission.waitsNoMore(this.#place, this);
+    if (this.#source !== undefined) this.#source = { ...this.#source, port: this.upstream.port };
     this.#servedBy = this.upstream.endpoint;
     if (this.#fellBack || !this.upstream.isFallback) return;
     this.#fellBack = true;
@@ -124,6 +153,7 @@ export abstract class UdpFlow implements SweptFlow, Evictable, UdpUpstreamOwner 
     if (this.#closed) return;
     this.#closed = true;
     this.upstream.close();
+    this.#lease?.end();
     this.#context.flows.delete(this);
     this.#context.admission.waitsNoMore(this.#place, this);
     this.#context.release(this.#place);
@@ -133,6 +163,8 @@ export abstract class UdpFlow implements SweptFlow, Evictable, UdpUpstreamOwner 
       rule: this.plan.rule,
       flow: this.flow,
       upstream: this.#servedBy,
+      source: this.#source,
+      plain: this.#plain,
       fallback: this.#fellBack,
       uniqueId: this.#uniqueId,
       bytes: this.bytes(),

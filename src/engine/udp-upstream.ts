@@ -10,17 +10,26 @@
  * and the whole order is tried again for a datagram that comes a second later.
  */
 import { type CounterName, type Counters, count } from '../flow/counters.ts';
-import type { Verdict } from '../flow/flow.ts';
+import type { Source, Verdict } from '../flow/flow.ts';
 import { type Endpoint, equalEndpoint } from '../net/address.ts';
 import type { EngineContext } from './context.ts';
-import { type ConnectFailure, connectFailure, failureCounter } from './race.ts';
+import { type ConnectFailure, connectFailure, failureCounter, isOwnTrouble } from './race.ts';
 
 /** After every candidate has refused, the order is tried anew for a datagram this much later. */
 const retryMs = 1000;
 
 export type Accepted = Exclude<Verdict, { refuse: unknown }>;
 
+/** How a candidate is reached: from where, and with which header before which datagrams. */
+export interface Way {
+  readonly source: Source | undefined;
+  readonly header: Buffer | undefined;
+  readonly headed: 'every' | 'first';
+}
+
 export interface UdpUpstreamOwner {
+  /** The way to a candidate that is to be reached now; undefined where all have the same. */
+  wayTo(upstream: Endpoint): Way | undefined;
   /** A datagram came, and none had come since the flow began or since `gone`. */
   answered(): void;
   /** Who had answered refuses now. */
@@ -31,10 +40,13 @@ export abstract class UdpUpstream {
   protected readonly context: EngineContext;
   protected readonly counters: Counters;
   protected readonly accepted: Accepted;
+  /* The way to the present candidate, once it is being reached. */
+  protected source: Source | undefined;
+  protected header: Buffer | undefined;
+  protected headed: 'every' | 'first';
   /** The header is still due: to a new candidate, and again to one that refused. */
   protected announced = false;
   readonly #owner: UdpUpstreamOwner;
-  readonly #header: Buffer | undefined;
   /** Those of the verdict, and those that came late. */
   #known: readonly Endpoint[];
   #order: readonly Endpoint[];
@@ -46,7 +58,7 @@ export abstract class UdpUpstream {
   #asking = false;
   #closed = false;
 
-  /** @param header the PROXY header's bytes, when the upstream is to know the client */
+  /** @param header the PROXY header's bytes, when every upstream is to know the client by one */
   constructor(
     context: EngineContext,
     owner: UdpUpstreamOwner,
@@ -57,14 +69,18 @@ export abstract class UdpUpstream {
     this.context = context;
     this.counters = counters;
     this.accepted = accepted;
+    this.source = undefined;
+    this.header = header;
+    this.headed = accepted.announce?.datagrams ?? 'every';
     this.#owner = owner;
-    this.#header = header;
     this.#known = accepted.upstreams;
     this.#order = context.failed.udp.order(accepted.upstreams);
   }
 
   /** Sends to the present candidate, through a socket that may have to be opened. */
   protected abstract transmit(datagram: Buffer, upstream: Endpoint): void;
+  /** The port of this host that datagrams to the present candidate leave from. */
+  abstract get port(): number;
   /** The present candidate is left. */
   protected abstract leave(): void;
   /** No candidate is left to go to; the present one stays. */
@@ -116,9 +132,9 @@ export abstract class UdpUpstream {
 
   /** The header when the next datagram is to carry one; asking takes it as sent. */
   protected headerDue(): Buffer | undefined {
-    if (this.announced && this.accepted.announce?.datagrams === 'first') return undefined;
+    if (this.announced && this.headed === 'first') return undefined;
     this.announced = true;
-    return this.#header;
+    return this.header;
   }
 
   /** To be called for the first datagram from the upstream since the flow began, or since `gone`. */
@@ -135,7 +151,7 @@ export abstract class UdpUpstream {
     if (this.#closed) return;
     const dropped = sendFailure[errno ?? ''];
     if (dropped !== undefined) return count(this.counters, dropped);
-    const failure = connectFailure(errno);
+    const failure = connectFailure(errno, this.source);
     if (failure === 'connect-refused') count(this.counters, 'icmpRefusals');
     // Nobody was there to read the header, or who has read it is gone.
     this.announced = false;
@@ -145,13 +161,22 @@ export abstract class UdpUpstream {
     this.#owner.gone();
   }
 
+  /** To be called before a socket to the present candidate is opened. */
+  protected findWay(upstream: Endpoint): void {
+    const way = this.#owner.wayTo(upstream);
+    if (way === undefined) return;
+    this.source = way.source;
+    this.header = way.header;
+    this.headed = way.headed;
+  }
+
   #sendNow(datagram: Buffer): void {
     if (this.endpoint !== undefined) this.transmit(datagram, this.endpoint);
   }
 
   #nextCandidate(failure: ConnectFailure): void {
     const upstream = this.endpoint;
-    if (upstream !== undefined && failure !== 'connect-failed') this.context.failed.udp.failed(upstream);
+    if (upstream !== undefined && !isOwnTrouble(failure)) this.context.failed.udp.failed(upstream);
     if (this.#index + 1 >= this.#order.length) return this.#askLate(failure);
     this.leave();
     this.#index++;

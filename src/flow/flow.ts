@@ -36,6 +36,35 @@ export interface Announcement {
   readonly datagrams: 'every' | 'first';
 }
 
+/** From which address an upstream is connected, where that is not the kernel's choice; port 0 is. */
+export interface Source extends Endpoint {
+  /** An address of another host, which takes a privilege; any other is one whose packets this host keeps. */
+  readonly transparent: boolean;
+}
+
+/** Held by each flow that uses what is leased, from its first connect to its end. */
+export interface Lease {
+  begin(): void;
+  end(): void;
+}
+
+/** Why a client goes without its own address, though the rule would show it: answers would not come back. */
+export type PlainReason = 'same-subnet' | 'upstream-itself' | 'link-local' | 'own-address';
+
+/** How one upstream is connected and told of the client. */
+export interface Approach {
+  readonly source: Source | undefined;
+  readonly announce: Announcement | undefined;
+  readonly lease: Lease | undefined;
+  readonly plain: PlainReason | undefined;
+}
+
+/**
+ * Asked for each upstream that is tried, and only then: what it gives away is not given for nothing. Asked again
+ * while its lease is held it says the same.
+ */
+export type ApproachTo = (flow: NewFlow, upstream: Endpoint) => Approach;
+
 /** What is done with a flow: connect to one of these upstreams in this order, or refuse it. */
 export type Verdict =
   | {
@@ -55,7 +84,14 @@ export type LateUpstreams = () => Promise<readonly Endpoint[]>;
 export type Decide = (flow: NewFlow) => Verdict;
 
 /** Why policy turns a flow away. */
-export type RefuseReason = 'denied' | 'not-allowed' | 'client-not-unicast' | 'no-upstream';
+export type RefuseReason =
+  | 'denied'
+  | 'not-allowed'
+  | 'client-not-unicast'
+  | 'no-upstream'
+  // every upstream is of the other family, whose programs could not be shown this client
+  | 'family-mismatch'
+  | 'no-pseudo-address';
 
 /** Why a flow ended: a closed set, the same in logs, metrics and both engines. */
 export type CloseReason =
@@ -70,6 +106,8 @@ export type CloseReason =
   | 'connect-timeout'
   | 'connect-unreachable'
   | 'connect-failed'
+  // the address that an upstream was to see cannot be used
+  | 'source-unavailable'
   | 'idle'
   | 'half-close-idle'
   | 'header-untrusted'
@@ -90,6 +128,10 @@ export interface FlowRecord {
   readonly rule: string;
   readonly flow: NewFlow;
   readonly upstream: Endpoint | undefined;
+  /** Whom the upstream sees, or saw last, where that is not this host; port 0 is not known. */
+  readonly source: Endpoint | undefined;
+  /** Why it does not see the client, though the rule would have it so. */
+  readonly plain: PlainReason | undefined;
   /** True when an upstream of another place in the order than the first answered. */
   readonly fallback: boolean;
   /** The UNIQUE_ID that was sent to the upstream, to find its log line by. */

@@ -109,6 +109,11 @@ export function isLoopback(address: Address): boolean {
   return isIpv4(address) ? address[12] === 127 : equalAddress(address, loopbackIpv6);
 }
 
+/** True for fe80::/10, the one kind of address that means nothing without its interface. */
+export function isLinkLocal(address: Address): boolean {
+  return address[0] === 0xfe && ((address[1] ?? 0) & 0xc0) === 0x80;
+}
+
 /** True for an address one host can send from: not unspecified, multicast or limited broadcast. */
 export function isUnicast(address: Address): boolean {
   if (isUnspecified(address)) return false;

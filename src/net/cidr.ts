@@ -107,8 +107,14 @@ function contains(ranges: readonly Range[], address: Address): boolean {
   return false;
 }
 
-function masked(address: Address, bits: number): Address {
-  return address.map((byte, i) => byte & byteMask(bits - 8 * i));
+/** The address with all bits behind the prefix zero. */
+export function masked(address: Address, bits: number): Address {
+  // A loop and no closure: pseudo addresses ask this once per flow.
+  const first = new Uint8Array(16);
+  const whole = bits >> 3;
+  for (let i = 0; i < whole; i++) first[i] = address[i] ?? 0;
+  if (whole < 16) first[whole] = (address[whole] ?? 0) & byteMask(bits & 7);
+  return first;
 }
 
 function lastAddress(cidr: Cidr): Address {

@@ -24,10 +24,13 @@ const levels: Record<CloseReason, Level> = {
   'not-allowed': 'info',
   'client-not-unicast': 'warn',
   'no-upstream': 'warn',
+  'family-mismatch': 'warn',
+  'no-pseudo-address': 'warn',
   'connect-refused': 'warn',
   'connect-timeout': 'warn',
   'connect-unreachable': 'warn',
   'connect-failed': 'warn',
+  'source-unavailable': 'warn',
   'header-untrusted': 'warn',
   'header-invalid': 'warn',
   'header-missing': 'warn',
@@ -63,12 +66,22 @@ export function attributes(record: FlowRecord): Record<string, unknown> {
     ...(upstream === undefined
       ? {}
       : { ...named('server', upstream), 'dualport.upstream.type': familyName(upstream) }),
+    ...(record.source === undefined ? {} : seen(record.source)),
+    ...(record.plain === undefined ? {} : { 'dualport.source.plain': record.plain }),
     'dualport.fallback': record.fallback,
     ...(record.uniqueId === undefined ? {} : { 'dualport.unique_id': record.uniqueId }),
     'dualport.bytes.from_client': bytes[0],
     'dualport.bytes.from_upstream': bytes[1],
     'dualport.duration': Math.round(record.durationMs) / 1000,
     'dualport.close_reason': record.reason,
+  };
+}
+
+/** Whom the upstream takes the client for. The port is not known before it was connected. */
+function seen({ address, port }: Endpoint): Record<string, unknown> {
+  return {
+    'dualport.source.address': formatAddress(address),
+    ...(port === 0 ? {} : { 'dualport.source.port': port }),
   };
 }
 

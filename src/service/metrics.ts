@@ -63,6 +63,18 @@ const metrics: readonly Metric[] = [
       timeout: 'connectTimeout',
       unreachable: 'connectUnreachable',
       failed: 'connectFailed',
+      source: 'sourceUnavailable',
+    }),
+  },
+  {
+    name: 'dualport_source_plain_total',
+    type: 'counter',
+    help: 'Flows of source transparent whose upstream did not see the client.',
+    series: by('reason', {
+      same_subnet: 'plainSameSubnet',
+      upstream_itself: 'plainUpstreamItself',
+      link_local: 'plainLinkLocal',
+      own_address: 'plainOwnAddress',
     }),
   },
   {
@@ -73,6 +85,7 @@ const metrics: readonly Metric[] = [
       access: 'refusedByAccess',
       limit: 'refusedByLimit',
       proxy_header: 'headerErrors',
+      source: 'refusedBySource',
     }),
   },
   {

@@ -266,6 +266,7 @@ export class Service {
     return {
       rule: rule.name,
       decide: compileDecide(rule, upstreams, brought.late),
+      approach: undefined,
       trusts: compileTrust(rule),
       timeouts: { ...rule.timeouts, raceMs },
       limits: flowLimits(rule, rules, this.maxFlows),

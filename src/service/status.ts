@@ -45,7 +45,13 @@ export function statusOf(service: Service, version: string): Status {
         flowsActive: sum('tcpFlowsActive', 'udpFlowsActive'),
         flows: sum('tcpFlows', 'udpFlows'),
         fallbacks: sum('fallbacks'),
-        failures: sum('connectRefused', 'connectTimeout', 'connectUnreachable', 'connectFailed'),
+        failures: sum(
+          'connectRefused',
+          'connectTimeout',
+          'connectUnreachable',
+          'connectFailed',
+          'sourceUnavailable',
+        ),
         bytes: [sum('bytesFromClient'), sum('bytesFromUpstream')],
       };
     }),

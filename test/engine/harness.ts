@@ -49,6 +49,7 @@ export interface PlanOptions {
   readonly trusts?: Plan['trusts'];
   readonly announce?: Partial<Announcement>;
   readonly decide?: Plan['decide'];
+  readonly approach?: Plan['approach'];
   readonly group?: RuleGroup;
 }
 
@@ -70,6 +71,7 @@ export class Harness {
     return {
       rule: 'test',
       decide: options.decide ?? verdict,
+      approach: options.approach,
       trusts: options.trusts,
       timeouts: { ...timeouts, ...options.timeouts },
       limits: { perRule: 100_000, perSource: 100_000, ...options.limits },

@@ -9,8 +9,17 @@
 import { constants } from 'node:os';
 import { getSystemErrorMap, getSystemErrorName } from 'node:util';
 import { type CounterName, type Counters, counterIndex } from '../../flow/counters.ts';
+import type { Source } from '../../flow/flow.ts';
 import { type Endpoint, formatHost } from '../../net/address.ts';
-import { endpointBytes, eventBytes, eventKind, layoutFor, maxEvents } from './layout.ts';
+import {
+  endpointBytes,
+  eventBytes,
+  eventKind,
+  layoutFor,
+  maxEvents,
+  sourceEndpoint,
+  sourceKind,
+} from './layout.ts';
 import type { CoreHandle, Native } from './native.ts';
 import { Zones } from './zones.ts';
 
@@ -193,7 +202,7 @@ export class Core {
     return slot;
   }
 
-  /** Where a listener is bound. */
+  /** Where a socket is bound on this host; of a UDP flow, that of its upstream's side. */
   localOf(slot: number): Endpoint {
     this.#native.local(this.#handle, slot);
     return this.#endpointAt(this.#endpoints);
@@ -225,9 +234,9 @@ export class Core {
   /* TCP */
 
   /** A slot whose outcome comes as an event, or -errno. */
-  connect(to: Endpoint): number {
+  connect(to: Endpoint, source: Source | undefined): number {
     this.#setEndpoint(0, to);
-    return this.#native.connect(this.#handle);
+    return this.#native.connect(this.#handle, this.#setSource(source));
   }
 
   /** What has come, as a copy; no bytes at the end, and a negative number for {@link nothingYet} or an errno. */
@@ -266,24 +275,26 @@ export class Core {
     peer: Endpoint,
     local: Endpoint,
     upstream: Endpoint,
+    source: Source | undefined,
     counters: number,
   ): number {
     this.#setEndpoint(0, peer);
     this.#setEndpoint(1, local);
     this.#setEndpoint(2, upstream);
-    return this.#native.udpFlow(this.#handle, listener, counters);
+    return this.#native.udpFlow(this.#handle, listener, counters, this.#setSource(source));
   }
 
-  connectUdp(flow: number, upstream: Endpoint): number {
+  connectUdp(flow: number, upstream: Endpoint, source: Source | undefined): number {
     this.#setEndpoint(0, upstream);
-    return this.#native.udpConnect(this.#handle, flow);
+    return this.#native.udpConnect(this.#handle, flow, this.#setSource(source));
   }
 
   inspectUdp(slot: number, on: boolean): void {
     this.#native.udpInspect(this.#handle, slot, on);
   }
 
-  prefixUdp(flow: number, header: Buffer): void {
+  /** Undefined for nothing. */
+  prefixUdp(flow: number, header: Buffer | undefined): void {
     this.#native.udpPrefix(this.#handle, flow, header);
   }
 
@@ -320,6 +331,13 @@ export class Core {
   #listening(slot: number, at: Endpoint): number {
     if (slot >= 0) return slot;
     throw Object.assign(systemError(slot, 'listen', formatHost(at)), { port: at.port });
+  }
+
+  /** What of the call's arguments says which kind it is. */
+  #setSource(source: Source | undefined): number {
+    if (source === undefined) return sourceKind.any;
+    this.#setEndpoint(sourceEndpoint, source);
+    return source.transparent ? sourceKind.foreign : sourceKind.local;
   }
 
   #setEndpoint(index: number, { address, zone, port }: Endpoint): void {

@@ -1,6 +1,6 @@
 /**
  * The memory that TypeScript and the C core share, as native/core.h has it: events, payloads of datagrams,
- * three endpoints as arguments of calls, and per slot the bytes, the time of the last one and the end.
+ * four endpoints as arguments of calls, and per slot the bytes, the time of the last one and the end.
  * native/addon.c lays it out in this order; a test compares both.
  */
 
@@ -8,7 +8,9 @@ export const maxEvents = 1024;
 export const eventBytes = 72;
 export const arenaBytes: number = 2 * 1024 * 1024;
 export const endpointBytes = 24;
-export const argumentEndpoints = 3;
+export const argumentEndpoints = 4;
+/** Which of them says where an upstream is connected from. */
+export const sourceEndpoint = 3;
 
 /** Offsets in bytes; the arrays of doubles come first behind the events, so that they are aligned. */
 export interface Layout {
@@ -47,5 +49,8 @@ export const eventKind = {
   handed: 10,
   handedBack: 11,
 } as const;
+
+/** `enum source_kind`. */
+export const sourceKind = { any: 0, local: 1, foreign: 2 } as const;
 
 export const endReason = { done: 0, clientReset: 1, upstreamReset: 2 } as const;

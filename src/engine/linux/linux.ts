@@ -21,6 +21,7 @@ export function makeLinuxEngine(native: Native, maxFlows: number, notice: Notice
     listen: (protocol: Protocol, at: Endpoint, plan: Plan): Promise<Listener> =>
       (protocol === 'tcp' ? listenTcp : listenUdp)(context, at, plan),
     adopt: (protocol, socket, plan) => (protocol === 'tcp' ? adoptTcp : adoptUdp)(context, socket, plan),
+    transparentObstacle: () => (native.allowsForeign() === 0 ? undefined : 'privilege'),
     busyFlows: () => context.busyFlows(),
     close: () => context.close(),
   };

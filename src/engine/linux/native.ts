@@ -32,7 +32,10 @@ export interface Native {
   accepting(core: CoreHandle, listener: number, on: boolean): number;
   close(core: CoreHandle, slot: number, reset: boolean): void;
 
-  connect(core: CoreHandle): number; // endpoint 0: to
+  /** 0, or why a socket cannot have the address of another host. */
+  allowsForeign(): number;
+
+  connect(core: CoreHandle, source: number): number; // endpoints 0 to, 3 from
   read(core: CoreHandle, slot: number, to: Uint8Array): number;
   write(core: CoreHandle, slot: number, from: Uint8Array): number;
   relay(
@@ -47,8 +50,9 @@ export interface Native {
   relayAbort(core: CoreHandle, client: number): number;
   keepAlive(core: CoreHandle, upstream: number): number;
 
-  udpFlow(core: CoreHandle, listener: number, counters: number): number; // endpoints 0 peer, 1 local, 2 upstream
-  udpConnect(core: CoreHandle, flow: number): number; // endpoint 0: upstream
+  // endpoints 0 peer, 1 local, 2 upstream, 3 from
+  udpFlow(core: CoreHandle, listener: number, counters: number, source: number): number;
+  udpConnect(core: CoreHandle, flow: number, source: number): number; // endpoints 0 upstream, 3 from
   udpInspect(core: CoreHandle, slot: number, on: boolean): number;
   udpPrefix(core: CoreHandle, flow: number, header: Uint8Array | undefined): number;
   udpSend(core: CoreHandle, flow: number, header: Uint8Array | undefined, payload: Uint8Array): number;

@@ -3,10 +3,10 @@
  * connected, but for the PROXY headers: one that comes in is read here, and one that goes out leaves in one
  * write with what the client has said so far. From then on both sockets are the core's until it says ENDED.
  */
-import type { CloseReason } from '../../flow/flow.ts';
+import type { CloseReason, Source } from '../../flow/flow.ts';
 import type { Endpoint } from '../../net/address.ts';
 import type { Plan } from '../engine.ts';
-import { type Attempt, type ConnectFailure, connectFailure } from '../race.ts';
+import { type Attempt, type ConnectFailure, connectFailure, type Dial, onAnyPort } from '../race.ts';
 import { TcpFlow } from '../tcp-flow.ts';
 import type { LinuxContext } from './context.ts';
 import { type Core, errnoName, nothingYet, type SlotOwner } from './core.ts';
@@ -45,8 +45,12 @@ export class LinuxTcpFlow extends TcpFlow<Connecting> implements SlotOwner {
     else if (kind === eventKind.readable) this.wakeClient();
   }
 
-  protected readonly dial = (upstream: Endpoint, outcome: (failure?: ConnectFailure) => void): Connecting =>
-    new Connecting(this.#core, upstream, outcome);
+  protected readonly dial: Dial<Connecting> = (upstream, outcome, source) =>
+    new Connecting(this.#core, upstream, source, outcome);
+
+  protected portOf({ slot }: Connecting): number {
+    return this.#core.localOf(slot).port;
+  }
 
   /** Edge-triggered: what is not read now is not announced again. Only a header is read before the relay. */
   protected wakeClient(): void {
@@ -122,27 +126,54 @@ export class LinuxTcpFlow extends TcpFlow<Connecting> implements SlotOwner {
 
 /** One connect under way, and then its socket. */
 class Connecting implements Attempt, SlotOwner {
-  slot: number;
+  slot = nobody;
   readonly #core: Core;
+  readonly #upstream: Endpoint;
   readonly #outcome: (failure?: ConnectFailure) => void;
+  #source: Source | undefined;
+  #abandoned = false;
 
-  constructor(core: Core, upstream: Endpoint, outcome: (failure?: ConnectFailure) => void) {
+  constructor(
+    core: Core,
+    upstream: Endpoint,
+    source: Source | undefined,
+    outcome: (failure?: ConnectFailure) => void,
+  ) {
     this.#core = core;
+    this.#upstream = upstream;
+    this.#source = source;
     this.#outcome = outcome;
-    const slot = core.connect(upstream);
-    this.slot = slot;
-    if (slot >= 0) core.own(slot, this);
-    // Later, as the outcome of every attempt.
-    else queueMicrotask(() => outcome(connectFailure(errnoName(slot))));
+    this.#start();
   }
 
   happened({ value }: Core): void {
     if (value === 0) return this.#outcome();
-    this.abandon();
-    this.#outcome(connectFailure(errnoName(value)));
+    this.#close();
+    this.#failed(errnoName(value));
   }
 
   abandon(): void {
+    this.#abandoned = true;
+    this.#close();
+  }
+
+  #start(): void {
+    const slot = this.#core.connect(this.#upstream, this.#source);
+    this.slot = slot;
+    if (slot >= 0) this.#core.own(slot, this);
+    // Later, as the outcome of every attempt.
+    else queueMicrotask(() => this.#failed(errnoName(slot)));
+  }
+
+  #failed(errno: string): void {
+    if (this.#abandoned) return;
+    const other = onAnyPort(this.#source, errno);
+    if (other === undefined) return this.#outcome(connectFailure(errno, this.#source));
+    this.#source = other;
+    this.#start();
+  }
+
+  #close(): void {
     if (this.slot >= 0) this.#core.close(this.slot, false);
     this.slot = nobody;
   }

@@ -3,9 +3,10 @@
  * each datagram is shown here first, because a refusal sends the last one to the next candidate and a new
  * upstream may have to be told who the client is. Once answered, datagrams pass in the core.
  */
-import type { NewFlow } from '../../flow/flow.ts';
+import type { NewFlow, Source } from '../../flow/flow.ts';
 import type { Endpoint } from '../../net/address.ts';
 import type { RuleGroup } from '../admission.ts';
+import { onAnyPort } from '../race.ts';
 import { type Accepted, UdpUpstream, type UdpUpstreamOwner } from '../udp-upstream.ts';
 import type { LinuxContext } from './context.ts';
 import { type Core, errnoName, type SlotOwner } from './core.ts';
@@ -19,10 +20,9 @@ export class LinuxUdpUpstream extends UdpUpstream implements SlotOwner {
   readonly #listener: number;
   readonly #flow: NewFlow;
   readonly #countersNumber: number;
-  readonly #prefix: Buffer | undefined;
-  /** Only the first datagram to an upstream has the header. */
-  readonly #announcesFirst: boolean;
   #slot = none;
+  /** What the core puts in front of each datagram. */
+  #prefix: Buffer | undefined;
   /** The slot's socket is connected to the present candidate. */
   #reached = false;
   #planIsDue = false;
@@ -42,15 +42,16 @@ export class LinuxUdpUpstream extends UdpUpstream implements SlotOwner {
     this.#listener = listener;
     this.#flow = flow;
     this.#countersNumber = context.countersOf(group);
-    const first = accepted.announce?.datagrams === 'first';
-    this.#announcesFirst = first;
-    this.#prefix = first ? undefined : header;
   }
 
   /** Payload that passed in the core, by the side it came from. */
   relayed(): readonly [number, number] {
     if (this.#slot === none) return nothing;
     return [this.#core.bytes[this.#slot] ?? 0, this.#core.answerBytes[this.#slot] ?? 0];
+  }
+
+  get port(): number {
+    return this.#core.localOf(this.#slot).port;
   }
 
   /** When the last of it passed. */
@@ -101,30 +102,47 @@ export class LinuxUdpUpstream extends UdpUpstream implements SlotOwner {
   /** False when it failed at once; the kept datagram is with the next candidate then. */
   #reach(upstream: Endpoint): boolean {
     this.announced = false;
-    const result = this.#slot === none ? this.#open(upstream) : this.#core.connectUdp(this.#slot, upstream);
+    this.findWay(upstream);
+    const result = this.#connect(upstream, this.source);
     if (result < 0) {
       this.failed(errnoName(result));
       return false;
     }
     this.#reached = true;
+    this.#putInFront(this.headed === 'every' ? this.header : undefined);
+    this.#show();
     return true;
   }
 
-  #open(upstream: Endpoint): number {
+  #connect(upstream: Endpoint, source: Source | undefined): number {
+    const result =
+      this.#slot === none
+        ? this.#open(upstream, source)
+        : this.#core.connectUdp(this.#slot, upstream, source);
+    const other = result < 0 ? onAnyPort(source, errnoName(result)) : undefined;
+    return other === undefined ? result : this.#connect(upstream, other);
+  }
+
+  #open(upstream: Endpoint, source: Source | undefined): number {
     const { peer, local } = this.#flow;
-    const slot = this.#core.openUdpFlow(this.#listener, peer, local, upstream, this.#countersNumber);
+    const slot = this.#core.openUdpFlow(this.#listener, peer, local, upstream, source, this.#countersNumber);
     if (slot < 0) return slot;
     this.#slot = slot;
     this.#core.own(slot, this);
-    if (this.#prefix !== undefined) this.#core.prefixUdp(slot, this.#prefix);
-    this.#show();
     return slot;
+  }
+
+  #putInFront(prefix: Buffer | undefined): void {
+    if (prefix === this.#prefix) return;
+    this.#prefix = prefix;
+    this.#core.prefixUdp(this.#slot, prefix);
   }
 
   #show(): void {
     // A new program on a known port may speak before it was told of the client.
-    const headerDue = this.#announcesFirst && !this.announced;
-    const choiceDue = !this.answered && (this.#announcesFirst || this.isChoosy);
+    const announcesFirst = this.headed === 'first';
+    const headerDue = announcesFirst && !this.announced;
+    const choiceDue = !this.answered && (announcesFirst || this.isChoosy);
     const shown = this.#planIsDue || headerDue || choiceDue;
     if (shown === this.#shown || this.#slot === none) return;
     this.#shown = shown;

@@ -15,6 +15,7 @@ export function makePortableEngine(maxFlows: number): Engine {
     name: 'portable',
     listen: (protocol: Protocol, at: Endpoint, plan: Plan): Promise<Listener> =>
       (protocol === 'tcp' ? listenTcp : listenUdp)(context, at, plan),
+    transparentObstacle: () => 'engine',
     busyFlows: () => context.busyFlows(),
     close: () => context.close(),
   };

@@ -2,12 +2,12 @@
  * One TCP flow on sockets of node:net. Until the upstream is connected the client's socket is listened to
  * here (one read, then it is paused); then both are the relay's.
  */
-import { connect, type Socket } from 'node:net';
-import type { CloseReason } from '../../flow/flow.ts';
-import { type Endpoint, formatHost } from '../../net/address.ts';
+import { connect, type Socket, type TcpSocketConnectOpts } from 'node:net';
+import type { CloseReason, Source } from '../../flow/flow.ts';
+import { type Endpoint, formatAddress, formatHost } from '../../net/address.ts';
 import type { EngineContext } from '../context.ts';
 import type { Plan } from '../engine.ts';
-import { type Attempt, type ConnectFailure, connectFailure } from '../race.ts';
+import { type Attempt, type ConnectFailure, connectFailure, onAnyPort } from '../race.ts';
 import { TcpFlow } from '../tcp-flow.ts';
 import { highWaterMarkBytes, Relay } from './relay.ts';
 import { endedCleanly, reset } from './reset.ts';
@@ -22,7 +22,8 @@ export const socketOptions = {
 } as const;
 
 interface Dialled extends Attempt {
-  readonly socket: Socket;
+  /** The one that is connected, or is to be. */
+  socket: Socket;
 }
 
 export class PortableTcpFlow extends TcpFlow<Dialled> {
@@ -41,6 +42,10 @@ export class PortableTcpFlow extends TcpFlow<Dialled> {
       .on('error', this.#onGone)
       .on('close', this.#onGone);
     this.begin();
+  }
+
+  protected portOf({ socket }: Dialled): number {
+    return socket.localPort ?? 0;
   }
 
   protected wakeClient(): void {
@@ -92,15 +97,26 @@ export class PortableTcpFlow extends TcpFlow<Dialled> {
   readonly #onGone = (): void => this.gone();
 }
 
-function dial(upstream: Endpoint, outcome: (failure?: ConnectFailure) => void): Dialled {
-  const socket = connect({ ...socketOptions, host: formatHost(upstream), port: upstream.port });
-  const failed = (error: NodeJS.ErrnoException) => outcome(connectFailure(error.code));
+function dial(upstream: Endpoint, outcome: (failure?: ConnectFailure) => void, source?: Source): Dialled {
+  const socket = connect({ ...socketOptions, ...placesOf(upstream, source) });
+  const attempt = { socket, abandon: () => abandon(attempt.socket) };
+  const failed = (error: NodeJS.ErrnoException) => {
+    const other = onAnyPort(source, error.code);
+    if (other === undefined) outcome(connectFailure(error.code, source));
+    else attempt.socket = dial(upstream, outcome, other).socket;
+  };
   socket.once('error', failed);
   socket.once('connect', () => {
     socket.off('error', failed);
     outcome();
   });
-  return { socket, abandon: () => abandon(socket) };
+  return attempt;
+}
+
+function placesOf(upstream: Endpoint, source: Source | undefined): TcpSocketConnectOpts {
+  const to = { host: formatHost(upstream), port: upstream.port };
+  if (source === undefined) return to;
+  return { ...to, localAddress: formatAddress(source.address), localPort: source.port };
 }
 
 function abandon(socket: Socket): void {

@@ -4,8 +4,10 @@
  */
 import { createSocket, type Socket } from 'node:dgram';
 import { type Counters, count } from '../../flow/counters.ts';
-import { type Endpoint, formatHost, isIpv4 } from '../../net/address.ts';
+import type { Source } from '../../flow/flow.ts';
+import { type Endpoint, formatAddress, formatHost, isIpv4 } from '../../net/address.ts';
 import type { EngineContext } from '../context.ts';
+import { onAnyPort } from '../race.ts';
 import { type Accepted, UdpUpstream, type UdpUpstreamOwner } from '../udp-upstream.ts';
 import { maxQueuedBytes, numericLookup } from './datagrams.ts';
 
@@ -27,6 +29,10 @@ export class PortableUdpUpstream extends UdpUpstream {
   ) {
     super(context, taker, accepted, header, counters);
     this.#taker = taker;
+  }
+
+  get port(): number {
+    return this.#socket?.address().port ?? 0;
   }
 
   protected transmit(datagram: Buffer, upstream: Endpoint): void {
@@ -64,18 +70,33 @@ export class PortableUdpUpstream extends UdpUpstream {
    * failed bind has done so before this returns false: the kept datagram is then with the next candidate.
    */
   #open(upstream: Endpoint): boolean {
+    this.findWay(upstream);
+    return this.#openFrom(this.source, upstream);
+  }
+
+  #openFrom(source: Source | undefined, upstream: Endpoint): boolean {
     const type = isIpv4(upstream.address) ? 'udp4' : 'udp6';
     const socket = createSocket({ type, ipv6Only: type === 'udp6', lookup: numericLookup });
     this.#socket = socket;
     this.#ready = false;
     this.announced = false;
     socket.on('message', this.#received);
+    let other: Source | undefined;
+    let isBound = false;
     socket.on('error', (error: NodeJS.ErrnoException) => {
       // Errors of a candidate that was left meanwhile are nobody's news.
-      if (socket === this.#socket) this.failed(error.code);
+      if (socket !== this.#socket) return;
+      other = isBound ? undefined : onAnyPort(source, error.code);
+      if (other === undefined) this.failed(error.code);
     });
-    socket.bind({ port: 0, exclusive: true });
+    const address = source === undefined ? {} : { address: formatAddress(source.address) };
+    socket.bind({ ...address, port: source?.port ?? 0, exclusive: true });
+    if (other !== undefined) {
+      this.leave();
+      return this.#openFrom(other, upstream);
+    }
     if (socket !== this.#socket) return false;
+    isBound = true;
     socket.connect(upstream.port, formatHost(upstream));
     this.#ready = isConnected(socket);
     return true;

@@ -1,14 +1,9 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import {
-  formatPortSpec,
-  isLinkLocal,
-  type PublishedPort,
-  parsePortSpec as parse,
-} from '../../../src/config/port-spec.ts';
+import { formatPortSpec, type PublishedPort, parsePortSpec as parse } from '../../../src/config/port-spec.ts';
 import { DualportError } from '../../../src/errors.ts';
-import { fromBytes, isIpv4, isUnicast, isUnspecified } from '../../../src/net/address.ts';
+import { fromBytes, isIpv4, isLinkLocal, isUnicast, isUnspecified } from '../../../src/net/address.ts';
 
 /** What a text publishes, each port in canonical text. */
 function ports(text: string): readonly string[] {
