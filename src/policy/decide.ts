@@ -8,23 +8,40 @@ import type { Announcement, Decide, LateUpstreams, NewFlow, TrustsPeer } from '.
 import { type Endpoint, familyOf, isUnicast } from '../net/address.ts';
 import { compileCidrs } from '../net/cidr.ts';
 import { compileAccess } from './access.ts';
+import { announcementOf } from './announcement.ts';
+import { compileOffer, compileRoom } from './mismatch.ts';
 import { compileRoute } from './route.ts';
+import type { Surroundings } from './surroundings.ts';
 
 /**
  * @param upstreams every address of the rule's targets, in the order they were written
- * @param late where there may be more of them than are known yet
+ * @param around needed by rules whose upstreams see the client's address, or one that stands for it
+ * @param late where there may be more upstreams than are known yet
  */
-export function compileDecide(rule: Rule, upstreams: readonly Endpoint[], late?: LateUpstreams): Decide {
+export function compileDecide(
+  rule: Rule,
+  upstreams: readonly Endpoint[],
+  around?: Surroundings,
+  late?: LateUpstreams,
+): Decide {
   const access = compileAccess(rule.allow, rule.deny);
-  const route = compileRoute(rule.family, upstreams);
+  const anyway = compileRoute(rule.family, upstreams);
+  const offers = around && compileOffer(rule, around);
+  const route = offers === undefined ? anyway : compileRoute(rule.family, upstreams, offers);
+  const hasRoom = around && compileRoom(rule, around);
   const announce = compileAnnouncement(rule);
   return (flow) => {
     // A header may claim any source; one that no host can have must not pass for an address that rules allow.
     if (flow.client !== flow.peer && !isUnicast(flow.client.address)) return { refuse: 'client-not-unicast' };
     const refuse = access(flow.client.address);
     if (refuse !== undefined) return { refuse };
-    const candidates = route(familyOf(flow.client.address));
-    if (candidates.length === 0) return { refuse: 'no-upstream' };
+    const family = familyOf(flow.client.address);
+    const candidates = route(family);
+    const [first] = candidates;
+    if (first === undefined) {
+      return { refuse: anyway(family).length === 0 ? 'no-upstream' : 'family-mismatch' };
+    }
+    if (hasRoom !== undefined && !hasRoom(flow.client.address, first)) return { refuse: 'no-pseudo-address' };
     const accepted = { upstreams: candidates, announce: announce(flow) };
     return late === undefined ? accepted : { upstreams: candidates, announce: accepted.announce, late };
   };
@@ -36,17 +53,7 @@ export function compileTrust(rule: Rule): TrustsPeer | undefined {
 }
 
 function compileAnnouncement(rule: Rule): (flow: NewFlow) => Announcement | undefined {
-  if (rule.source === 'none') return () => undefined;
+  if (rule.source !== 'proxy-v1' && rule.source !== 'proxy-v2') return () => undefined;
   const version = rule.source === 'proxy-v1' ? 1 : 2;
-  const { proxyCrc32c: crc32c, proxyUniqueId: uniqueId, udpHeader: datagrams } = rule;
-  // The proxy protocol is hop by hop: what a header told us goes on, not the proxy that sent it (2.1).
-  // Written out, because a spread would take a microsecond of each flow.
-  return ({ client: source, dialled: destination }) => ({
-    version,
-    source,
-    destination,
-    crc32c,
-    uniqueId,
-    datagrams,
-  });
+  return (flow) => announcementOf(rule, version, flow);
 }

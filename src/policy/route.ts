@@ -8,9 +8,18 @@ import { type Endpoint, type Family, familyOf } from '../net/address.ts';
 
 export type Route = (client: Family) => readonly Endpoint[];
 
-export function compileRoute(mode: FamilyMode, upstreams: readonly Endpoint[]): Route {
-  const forIpv4 = Object.freeze(ordered(mode, 4, upstreams));
-  const forIpv6 = Object.freeze(ordered(mode, 6, upstreams));
+/** May clients of one family be sent to upstreams of another, or the same one? */
+export type Offer = (client: Family, upstream: Family) => boolean;
+
+export function compileRoute(
+  mode: FamilyMode,
+  upstreams: readonly Endpoint[],
+  offers: Offer = () => true,
+): Route {
+  const orderFor = (client: Family) =>
+    Object.freeze(ordered(mode, client, upstreams).filter((to) => offers(client, familyOf(to.address))));
+  const forIpv4 = orderFor(4);
+  const forIpv6 = orderFor(6);
   return (client) => (client === 4 ? forIpv4 : forIpv6);
 }
 

@@ -265,7 +265,7 @@ export class Service {
     const rules = this.#config.rules.length + this.#added.size;
     return {
       rule: rule.name,
-      decide: compileDecide(rule, upstreams, brought.late),
+      decide: compileDecide(rule, upstreams, undefined, brought.late),
       approach: undefined,
       trusts: compileTrust(rule),
       timeouts: { ...rule.timeouts, raceMs },
