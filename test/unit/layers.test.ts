@@ -13,7 +13,7 @@ const floors: readonly (readonly string[])[] = [
   ['errors', 'log'],
   ['net'],
   ['flow', 'proxy-protocol', 'config'],
-  ['policy', 'engine'],
+  ['policy', 'engine', 'pseudo'],
   ['service', 'docker'],
   ['cli'],
   ['main'],
@@ -42,6 +42,8 @@ const nodeModules: Readonly<Record<string, readonly string[]>> = {
   policy: [],
   // It reads one file.
   config: ['node:fs', 'node:path'],
+  // It keeps a table on disk.
+  pseudo: ['node:crypto', 'node:fs', 'node:fs/promises', 'node:path', 'node:timers/promises', 'node:zlib'],
 };
 
 const namelessNames = ['utils', 'util', 'helpers', 'helper', 'common', 'types', 'index'];
@@ -167,6 +169,7 @@ const lawful: readonly (readonly [path: string, text: string])[] = [
     'service/service.ts',
     "import { a } from '../engine/engine.ts';\nimport { b } from '../policy/decide.ts';\n",
   ],
+  ['pseudo/table.ts', "import { createHmac } from 'node:crypto';\nimport { x } from '../net/cidr.ts';\n"],
   ['config/load.ts', "import { resolve } from 'node:path';\nimport * as v from 'valibot';\n"],
   ['docker/watcher.ts', "const { default: Docker } = await import('dockerode');\n"],
   [
@@ -228,6 +231,18 @@ const unlawful: readonly (readonly [path: string, text: string, what: string])[]
     "type X = import('../../policy/route.ts').X;\n",
     'imports policy/route.ts, which is not below it',
   ],
+  [
+    'policy/a.ts',
+    "import { x } from '../pseudo/table.ts';\n",
+    'imports pseudo/table.ts, which is not below it',
+  ],
+  [
+    'pseudo/a.ts',
+    "import { x } from '../policy/route.ts';\n",
+    'imports policy/route.ts, which is not below it',
+  ],
+  ['pseudo/a.ts', "import { x } from '../log.ts';\n", 'imports log.ts, and does not log'],
+  ['pseudo/a.ts', "import { lookup } from 'node:dns';\n", 'imports node:dns, and does no I/O'],
   [
     'service/a.ts',
     "import { x } from '../docker/watcher.ts';\n",
