@@ -30,13 +30,14 @@ export const errorCodes = {
   ADDRESS_IN_USE: { exit: exitStatus.portInUse, means: 'another program holds the port' },
   ADDRESS_NOT_AVAILABLE: { exit: exitStatus.temporary, means: 'the host does not have the address' },
   FAMILY_NOT_AVAILABLE: { exit: exitStatus.configuration, means: 'the host has no IPv6, or no IPv4' },
-  PRIVILEGE: { exit: exitStatus.privilege, means: 'the port needs a privilege the process lacks' },
+  PRIVILEGE: { exit: exitStatus.privilege, means: 'a port or an option needs a privilege the process lacks' },
   LISTEN: { exit: exitStatus.failure, means: 'a listener cannot be opened for another reason' },
   DOCKER: { exit: exitStatus.temporary, means: 'the Docker Engine cannot be asked' },
   DAEMON_JSON: {
     exit: exitStatus.configuration,
     means: 'the daemon.json of dockerd cannot be changed as asked',
   },
+  STATE: { exit: exitStatus.failure, means: 'the pseudo addresses that are kept cannot be read' },
   ADMIN: { exit: exitStatus.failure, means: 'the admin address does not answer' },
 } as const;
 

@@ -10,6 +10,7 @@ import { DualportError, exitStatus } from '../errors.ts';
 import { check } from './check.ts';
 import { demo } from './demo.ts';
 import { type InstallFlags, install, uninstall } from './install.ts';
+import { pseudo } from './pseudo.ts';
 import { serve } from './serve.ts';
 import { status } from './status.ts';
 import { version } from './version.ts';
@@ -50,6 +51,7 @@ const commands = {
   status: 'print what a running dualport does, from its --admin address',
   install: 'have dockerd start the launcher instead of docker-proxy (install docker-proxy)',
   uninstall: 'have dockerd start its own docker-proxy again',
+  pseudo: 'print whom a pseudo address stands for, or which ones a client has',
   demo: 'publish a small IPv4-only HTTP program on [::] and show what it sees',
   help: 'print help for a command',
 } as const;
@@ -65,7 +67,7 @@ function refuseUnknownCommand(word: string | undefined): void {
 function makeProgram(started: (running: Promise<number>) => void): Command {
   const program = new Command('dualport')
     .description("Publishes a program's ports on IPv6 and IPv4 at once, and keeps the client's address.")
-    .usage('[serve] [options]\n       dualport check|status|install|uninstall|demo [options]')
+    .usage('[serve] [options]\n       dualport check|status|pseudo|install|uninstall|demo [options]')
     .version(version, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', examples)
@@ -94,6 +96,14 @@ function makeProgram(started: (running: Promise<number>) => void): Command {
       .option('--launcher <path>', 'the program (default: the one of this package)')
       .action((_what: string, flags: InstallFlags) => started(act(flags)));
   }
+  const pseudoOptions = ['config', 'stateDir', 'pseudoV4', 'pseudoV6', 'pseudoUnit'] as const;
+  pseudoOptions
+    .reduce((command, key) => command.addOption(optionFor(key)), addCommand(program, 'pseudo'))
+    .argument('<address>', 'a pseudo address, or that of a client')
+    .option('--json', 'as JSON instead of a sentence')
+    .action((address: string, flags: Flags & { json?: boolean }) =>
+      started(pseudo(address, flags, flags.json === true)),
+    );
   addCommand(program, 'demo')
     .argument('[port]', 'the port to publish', '8080')
     .action((port: string) => started(demo(port)));

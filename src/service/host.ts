@@ -3,6 +3,10 @@
  */
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { type Address, tryParseZoned } from '../net/address.ts';
+import { type Cidr, masked } from '../net/cidr.ts';
+import type { HostNetworks } from '../policy/surroundings.ts';
 
 export interface HostFacts {
   /** False when the host has no IPv6, or it is switched off. */
@@ -30,6 +34,24 @@ function canListenOnIpv6(): Promise<boolean> {
 function readLowPort(): number {
   const port = Number(readText('/proc/sys/net/ipv4/ip_unprivileged_port_start') ?? 1024);
   return Number.isInteger(port) ? port : 1024;
+}
+
+/** The addresses of the interfaces that are up, and the networks they are in. */
+export function readHostNetworks(): HostNetworks {
+  const own: Address[] = [];
+  const networks: Cidr[] = [];
+  for (const { address: text, family, cidr } of Object.values(networkInterfaces()).flatMap(
+    (all) => all ?? [],
+  )) {
+    const address = tryParseZoned(text)?.address;
+    if (address === undefined) continue;
+    own.push(address);
+    // Without a length, which some systems do not tell, it is in no network that is known.
+    const length = Number(cidr?.split('/')[1] ?? (family === 'IPv4' ? 32 : 128));
+    const bits = family === 'IPv4' ? 96 + length : length;
+    networks.push({ address: masked(address, bits), bits });
+  }
+  return { own, networks };
 }
 
 /** RLIMIT_NOFILE as it is now: Node raises the soft limit to the hard one when it starts. */

@@ -131,6 +131,7 @@ export function metricsText(service: Service, version: string, reloads: ReloadHi
   const rules = service.rules;
   return [
     ...metrics.map((metric) => metricText(metric, rules)),
+    ...pseudoLines(service),
     ...processLines(service, version, reloads),
     '',
   ].join('\n');
@@ -143,6 +144,16 @@ function metricText({ name, type, help, series }: Metric, rules: readonly Runnin
     ),
   );
   return [...heading(name, type, help), ...lines].join('\n');
+}
+
+function pseudoLines({ pseudonyms }: Service): readonly string[] {
+  if (pseudonyms === undefined) return [];
+  return [
+    ...heading('dualport_pseudo_addresses', 'gauge', 'Clients that have a pseudo address.'),
+    line('dualport_pseudo_addresses', {}, pseudonyms.size),
+    ...heading('dualport_pseudo_addresses_limit', 'gauge', 'Most of them at once.'),
+    line('dualport_pseudo_addresses_limit', {}, pseudonyms.capacity),
+  ];
 }
 
 function processLines(service: Service, version: string, reloads: ReloadHistory): readonly string[] {

@@ -9,7 +9,16 @@ import type { ReloadHistory } from './metrics.ts';
 import type { Service } from './service.ts';
 
 /** What is made once when the process starts. */
-const atStartOnly = ['engine', 'maxFlows', 'admin', 'docker', 'launchers', 'logLevel', 'logFormat'] as const;
+const atStartOnly = [
+  'engine',
+  'maxFlows',
+  'admin',
+  'docker',
+  'launchers',
+  'logLevel',
+  'logFormat',
+  'pseudo',
+] as const;
 
 export class Reloader {
   readonly #service: Service;

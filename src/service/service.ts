@@ -18,8 +18,9 @@ import { DualportError, messageOf } from '../errors.ts';
 import type { LateUpstreams } from '../flow/flow.ts';
 import { type Log, LogBudget } from '../log.ts';
 import { type Endpoint, formatEndpoint } from '../net/address.ts';
-import { compileDecide, compileTrust } from '../policy/decide.ts';
+import { compileTrust } from '../policy/decide.ts';
 import { bindRule } from './bind.ts';
+import { ClientAddresses } from './client-addresses.ts';
 import { flowLog } from './flow-log.ts';
 import { type HostFacts, openFileLimit, readHostFacts } from './host.ts';
 import { exceedsOpenFiles, flowLimits, maxFlows } from './limits.ts';
@@ -58,6 +59,7 @@ export class Service {
   readonly #budget: LogBudget;
   readonly #resolver: Resolver;
   readonly #unreached: (rule: string) => void;
+  readonly #clients: ClientAddresses;
   readonly #running = new Map<string, RunningRule>();
   /** The names of those among them that are not the configuration's. */
   readonly #added = new Set<string>();
@@ -76,12 +78,18 @@ export class Service {
     this.engine = makeEngine(config.engine, this.maxFlows, ({ fallback, text }) => {
       log.warn({ fallback, reason: text }, 'falling back');
     });
+    this.#clients = new ClientAddresses(this.engine, config.pseudo, log, () => this.#replacePlans());
     if (exceedsOpenFiles(config, openFiles)) {
       log.warn(
         { maxFlows: this.maxFlows, openFiles },
         'more flows are allowed than the open file limit has room for',
       );
     }
+  }
+
+  /** The clients that have pseudo addresses; undefined while no rule uses any. */
+  get pseudonyms(): { readonly size: number; readonly capacity: number } | undefined {
+    return this.#clients.pseudonyms;
   }
 
   get rules(): readonly RunningRule[] {
@@ -106,9 +114,10 @@ export class Service {
   change(rule: Rule): Promise<void> {
     return this.#inTurn(async () => {
       if (!this.#added.has(rule.name)) return;
+      await this.#clients.follow([rule]);
       await this.#resolver.follow([rule]);
       this.#replacePlan(rule);
-      this.#resolver.retain(this.#wanted(this.#config));
+      this.#retain(this.#config);
     });
   }
 
@@ -117,7 +126,7 @@ export class Service {
     return this.#inTurn(async () => {
       if (!this.#added.delete(name)) return;
       await this.#close(name);
-      this.#resolver.retain(this.#wanted(this.#config));
+      this.#retain(this.#config);
     });
   }
 
@@ -131,6 +140,7 @@ export class Service {
   async #add(rule: Rule, brought: Brought): Promise<void> {
     if (this.#running.has(rule.name)) throw publishedAlready(rule.name);
     const open = brought.open ?? this.#binding(rule, await readHostFacts());
+    await this.#clients.follow([rule]);
     await this.#resolver.follow([rule]);
     this.#added.add(rule.name);
     try {
@@ -139,7 +149,7 @@ export class Service {
       this.#added.delete(rule.name);
       throw error;
     } finally {
-      this.#resolver.retain(this.#wanted(this.#config));
+      this.#retain(this.#config);
     }
     // One of several rules may have fewer flows than a single one.
     if (this.#running.size === 2) this.#replacePlans();
@@ -151,8 +161,15 @@ export class Service {
     return [...config.rules, ...added.map(({ rule }) => rule)];
   }
 
+  #retain(config: Config): void {
+    const wanted = this.#wanted(config);
+    this.#resolver.retain(wanted);
+    this.#clients.retain(wanted);
+  }
+
   async #apply(config: Config): Promise<void> {
     const host = await readHostFacts();
+    await this.#clients.follow(config.rules);
     await this.#resolver.follow(config.rules);
     if (this.draining) throw stopping();
     const configured = [...this.#running.keys()].filter((name) => !this.#added.has(name));
@@ -165,10 +182,10 @@ export class Service {
       await this.#open(open, close, host);
     } catch (error) {
       this.#config = before;
-      this.#resolver.retain(this.#wanted(before));
+      this.#retain(before);
       throw error;
     }
-    this.#resolver.retain(this.#wanted(config));
+    this.#retain(config);
     for (const name of close) await this.#close(name);
     for (const rule of keep) this.#replacePlan(rule);
     this.#warn(open, host);
@@ -187,6 +204,7 @@ export class Service {
     const cut = this.engine.busyFlows();
     if (cut > 0) this.#log.warn({ flows: cut }, 'flows were cut at the end of the drain');
     await this.engine.close();
+    await this.#clients.close();
     this.#budget.close();
   }
 
@@ -265,13 +283,12 @@ export class Service {
     const rules = this.#config.rules.length + this.#added.size;
     return {
       rule: rule.name,
-      decide: compileDecide(rule, upstreams, undefined, brought.late),
-      approach: undefined,
+      ...this.#clients.compile(rule, upstreams, brought.late),
       trusts: compileTrust(rule),
       timeouts: { ...rule.timeouts, raceMs },
       limits: flowLimits(rule, rules, this.maxFlows),
       group,
-      ended: this.#ended(rule, flowLog(this.#log, this.#budget, accessLog)),
+      ended: this.#clients.hear(rule, this.#ended(rule, flowLog(this.#log, this.#budget, accessLog))),
     };
   }
 

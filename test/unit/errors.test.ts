@@ -120,6 +120,7 @@ const provoked: Readonly<Record<ErrorCode, () => unknown>> = {
   LISTEN: listening('EMFILE', '0.0.0.0:8080'),
   DOCKER: () => run(['check', '--docker', '--docker-engine', '/run/dualport-example/docker.sock']),
   DAEMON_JSON: () => parseDaemonJson('/etc/docker/daemon.json', '[]'),
+  STATE: () => run(['pseudo', '240.1.2.3', '--state-dir', '/run/dualport/none']),
   ADMIN: () => run(['status', '--admin', '/run/dualport/admin.sock']),
 };
 
