@@ -230,7 +230,12 @@ test('with --docker, or --docker-mirror, no port of its own is needed', () => {
   }
   assert.equal(load({}, {}, 'docker: true').docker?.kind, 'socket');
   refuses('USAGE', 2, () => load({ docker: false }), /no port to publish/);
-  refuses('USAGE', 2, () => load({ dockerEngine: '/run/d.sock' }), /or follow containers with --docker$/);
+  refuses(
+    'USAGE',
+    2,
+    () => load({ dockerEngine: '/run/d.sock' }),
+    /or follow containers with --docker, or serve dockerd with --docker-proxy-socket$/,
+  );
 });
 
 test('the engine is that of --docker-engine, else of DOCKER_HOST, which counts for nothing without --docker', () => {
