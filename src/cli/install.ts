@@ -1,5 +1,6 @@
 /** `dualport install docker-proxy` and `uninstall`: has dockerd start the launcher, or its own docker-proxy again. */
-import { realpathSync } from 'node:fs';
+import { existsSync, realpathSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defaultLauncherSocket } from '../config/launcher-socket.ts';
 import { difference } from '../docker/daemon-json.ts';
@@ -14,10 +15,14 @@ export interface InstallFlags {
 }
 
 /** From dist/src/cli/ to the package. */
-const builtLauncher = fileURLToPath(new URL('../../../native/build/docker-proxy', import.meta.url));
+const native = fileURLToPath(new URL('../../../native/', import.meta.url));
+const builtLauncher = join(native, 'build', 'docker-proxy');
+/** A package has one for each machine; it is static, and asks no libc. */
+const packedLauncher = join(native, 'prebuilds', `linux-${process.arch}-musl`, 'docker-proxy');
+const ownLauncher = !existsSync(builtLauncher) && existsSync(packedLauncher) ? packedLauncher : builtLauncher;
 
 export async function install(flags: InstallFlags): Promise<number> {
-  const launcher = flags.launcher ?? builtLauncher;
+  const launcher = flags.launcher ?? ownLauncher;
   const planned = planInstall(flags.daemonJson, launcher);
   say([
     ...carriedOut(planned, flags),
@@ -34,7 +39,7 @@ export async function install(flags: InstallFlags): Promise<number> {
 }
 
 export async function uninstall(flags: InstallFlags): Promise<number> {
-  const planned = planUninstall(flags.daemonJson, flags.launcher ?? builtLauncher);
+  const planned = planUninstall(flags.daemonJson, flags.launcher ?? ownLauncher);
   say([
     ...carriedOut(planned, flags),
     '',

@@ -50,14 +50,20 @@ test('the package holds the program and its documents, no tests, and runs as it 
   );
 });
 
-test('of native/ it holds a core for each platform, and nothing else', withCompilers, () => {
-  assert.deepEqual(paths.filter((path) => path.startsWith('native/')).sort(), [
-    'native/prebuilds/linux-arm64-glibc/dualport.node',
-    'native/prebuilds/linux-arm64-musl/dualport.node',
-    'native/prebuilds/linux-x64-glibc/dualport.node',
-    'native/prebuilds/linux-x64-musl/dualport.node',
-  ]);
-});
+test(
+  'of native/ it holds a core for each platform, a launcher for each machine, and nothing else',
+  withCompilers,
+  () => {
+    assert.deepEqual(paths.filter((path) => path.startsWith('native/')).sort(), [
+      'native/prebuilds/linux-arm64-glibc/dualport.node',
+      'native/prebuilds/linux-arm64-musl/docker-proxy',
+      'native/prebuilds/linux-arm64-musl/dualport.node',
+      'native/prebuilds/linux-x64-glibc/dualport.node',
+      'native/prebuilds/linux-x64-musl/docker-proxy',
+      'native/prebuilds/linux-x64-musl/dualport.node',
+    ]);
+  },
+);
 
 test('it is at most 300 kB to load and 1 MB on disk', () => {
   assert.ok(packed.size < 300_000, `${packed.size}`);
@@ -108,6 +114,12 @@ test(
     assert.equal(check.stderr, '');
     assert.equal(check.code, 0);
     assert.equal(await throughLinuxEngine(command, env), 'ping');
+    const daemonJson = join(home, 'daemon.json');
+    const words = ['install', 'docker-proxy', '--daemon-json', daemonJson];
+    const installed = await new Running(words, { command, env }).exit;
+    assert.equal(installed.stderr, '');
+    const launcher = JSON.parse(readFileSync(daemonJson, 'utf8'))['userland-proxy-path'];
+    assert.match(execFileSync(launcher, ['-v'], { encoding: 'utf8' }), /^docker-proxy .* version \d/);
   },
 );
 
