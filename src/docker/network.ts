@@ -3,7 +3,7 @@
  * address on each, and a host reaches only some: those it has an address on itself.
  */
 import { suggestion } from '../config/nearest.ts';
-import type { Address } from '../net/address.ts';
+import { type Address, equalAddress } from '../net/address.ts';
 import { type Cidr, compileCidrs, parseCidr } from '../net/cidr.ts';
 import type { Attachment, Container } from './container.ts';
 import { listOf, recordOf, textOf } from './json.ts';
@@ -52,22 +52,24 @@ export type Reaches = (network: Network | undefined) => boolean;
  * @param containers all there are, for dualport may be one of them
  */
 export function compileReach(own: readonly Address[], containers: readonly Container[]): Reaches {
-  const members = new Set(
-    containers.flatMap(({ networks }) =>
-      networks.flatMap(({ id, addresses }) => addresses.map((address) => memberKey(id, address))),
-    ),
-  );
-  return (network) => {
-    if (network === undefined) return false;
+  const isMember = ({ id }: Network, address: Address) =>
+    containers.some(({ networks }) =>
+      networks.some((place) => place.id === id && place.addresses.some((one) => equalAddress(one, address))),
+    );
+  const reached = (network: Network): boolean => {
     const inside = own.filter(compileCidrs(network.subnets));
     // A host shares the subnet of its macvlan and ipvlan networks, and is the one machine that cannot reach them.
     const apart = network.driver === 'macvlan' || network.driver === 'ipvlan';
-    return apart ? inside.some((address) => members.has(memberKey(network.id, address))) : inside.length > 0;
+    return apart ? inside.some((address) => isMember(network, address)) : inside.length > 0;
   };
-}
-
-function memberKey(network: string, address: Address): string {
-  return `${network} ${Buffer.from(address).toString('latin1')}`;
+  // Asked for every container, and the same for all of one network.
+  const known = new Map<Network, boolean>();
+  return (network) => {
+    if (network === undefined) return false;
+    const answer = known.get(network) ?? reached(network);
+    known.set(network, answer);
+    return answer;
+  };
 }
 
 /** A network and why it is the one, or why there is none. */
