@@ -1,11 +1,14 @@
 /** The follower against an engine that is made up, as reliable as dockerd or far less. */
 import assert from 'node:assert/strict';
 import { chmodSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { callFailed } from '../../../src/docker/trouble.ts';
 import { until } from '../../engine/harness.ts';
 import { container, idOf, network } from '../../support/docker-lists.ts';
 import type { Fault } from '../../support/fake-engine.ts';
+import { skipUnless } from '../../support/requirements.ts';
 import { quick, World } from './follower-world.ts';
 
 const web = { 'io.dualport.ports': '8080:80' };
@@ -292,19 +295,49 @@ for (const [path, fault, says] of troubles) {
   });
 }
 
-test('a socket that may not be used, or is none, gets advice', async (t) => {
-  for (const [make, says] of [
-    [
-      (path: string) => writeFileSync(path, ''),
-      /does not listen: Docker is not running .* or this is not its socket$/,
-    ],
-  ] as const) {
-    const world = await open(t);
-    make(world.engine.socket);
+test('a file that is no socket gets advice', async (t) => {
+  const world = await open(t);
+  writeFileSync(world.engine.socket, '');
+  world.follower.start();
+  await until(() => world.lines.length > 0, 'a word');
+  const reason = /does not listen: Docker is not running .* or this is not its socket$/;
+  assert.match(String(world.lines[0]?.['reason']), reason);
+});
+
+test('a socket that may not be used gets advice', { skip: skipUnless('root') }, async (t) => {
+  const world = await open(t);
+  await world.engine.open();
+  chmodSync(dirname(world.engine.socket), 0o755);
+  chmodSync(world.engine.socket, 0o600);
+  const nobody = 65_534;
+  process.seteuid?.(nobody);
+  try {
     world.follower.start();
     await until(() => world.lines.length > 0, 'a word');
-    assert.match(String(world.lines[0]?.['reason']), says);
+  } finally {
+    process.seteuid?.(0);
   }
+  assert.match(
+    String(world.lines[0]?.['reason']),
+    /may not be used by this user; let a socket proxy show it the four calls/,
+  );
+  await world.connected();
+});
+
+test('a proxy that is not there, or has no such name, gets advice', () => {
+  const at = (errno: string) =>
+    callFailed({ kind: 'tcp', host: 'proxy', port: 2375 }, Object.assign(new Error('x'), { code: errno }))
+      .message;
+  assert.match(
+    at('ECONNREFUSED'),
+    /^the Docker Engine at tcp:\/\/proxy:2375 does not listen; start it, or check the address$/,
+  );
+  assert.match(
+    at('ENOTFOUND'),
+    /does not resolve; check the address, and that the proxy is on the same network$/,
+  );
+  assert.match(at('EPIPE'), /hung up in the middle of a question$/);
+  assert.match(at('EIO'), /cannot be asked: x$/);
 });
 
 test('tries get rarer, up to a bound', async (t) => {
@@ -523,5 +556,4 @@ test('closing while the engine hangs takes no time, and leaves what is published
   await world.follower.close();
   assert.ok(performance.now() - started < 150);
   assert.deepEqual(world.books.texts, [onWeb]);
-  chmodSync(world.engine.socket, 0o600);
 });
