@@ -115,12 +115,16 @@ export class FakeEngine {
     this.asked.push(`${request.method} ${request.url}`);
     response.on('error', () => {});
     const path = (request.url ?? '').replace(/^\/v[\d.]+/, '').replace(/\?.*$/, '');
+    // What was true when it was asked.
+    const answers: Readonly<Record<string, unknown>> = {
+      '/version': this.version,
+      '/containers/json': this.containers,
+      '/networks': this.networks,
+    };
     if (this.slowMs > 0) await sleep(this.slowMs);
     const fault = this.faults.get(path);
     if (fault !== undefined) return spoil(fault, response);
-    if (path === '/version') return reply(response, this.version);
-    if (path === '/containers/json') return reply(response, this.containers);
-    if (path === '/networks') return reply(response, this.networks);
+    if (Object.hasOwn(answers, path)) return reply(response, answers[path]);
     if (path !== '/events') return reply(response, { message: 'page not found' }, 404);
     response.writeHead(200, { 'content-type': 'application/json' });
     response.flushHeaders();

@@ -72,12 +72,11 @@ test('events that come together are one list', async (t) => {
       id: idOf('bridge'),
       attributes: { container: idOf(`c${i}`) },
     });
-    await sleep(1);
   }
-  await until(() => world.follower.status.events === 50, 'all events');
+  await until(() => world.follower.status.events === 50 && world.follower.status.lists > 1, 'all events');
   await sleep(200);
   const { lists } = world.follower.status;
-  assert.ok(lists >= 2 && lists <= 4, `${lists} lists`);
+  assert.ok(lists <= 3, `${lists} lists`);
 });
 
 test('events that never cease do not put the list off', async (t) => {
@@ -138,7 +137,8 @@ test('a list that was under way when a container died does not bring it back', a
   await until(() => world.follower.status.lists === 1, 'the first list');
   world.engine.slowMs = 150;
   run(world, 'web', { labels: web });
-  await sleep(60);
+  const lists = () => world.engine.asked.filter((line) => line.includes('/containers')).length;
+  await until(() => lists() === 2, 'the list that finds it');
   die(world, 'web');
   unlist(world, 'web');
   await until(() => world.follower.status.lists >= 3, 'the lists after it');
@@ -545,7 +545,7 @@ test('the answer of an engine with a thousand containers, in little pieces, is r
 });
 
 test('closing while the engine hangs takes no time, and leaves what is published', async (t) => {
-  const world = await open(t);
+  const world = await open(t, quick, 30_000);
   run(world, 'web', { labels: web }, false);
   await world.follow();
   await world.publishes([onWeb]);
@@ -554,6 +554,6 @@ test('closing while the engine hangs takes no time, and leaves what is published
   await sleep(50);
   const started = performance.now();
   await world.follower.close();
-  assert.ok(performance.now() - started < 150);
+  assert.ok(performance.now() - started < 5000);
   assert.deepEqual(world.books.texts, [onWeb]);
 });

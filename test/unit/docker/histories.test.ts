@@ -224,7 +224,7 @@ test('rules converge to the containers there are, and others are not touched', {
         // Half a second here: a list by the clock or two, and the time a list is not believed. The rest is for a slow machine.
         await world.publishesOneOf(
           host.expected.map((texts) => [...texts, stillText]),
-          5000,
+          10_000,
         );
         const settled = world.books.texts;
         const { lists } = world.follower.status;
