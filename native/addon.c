@@ -19,7 +19,7 @@
 #include <string.h>
 #include <uv.h>
 
-enum { MAX_ARGUMENTS = 8, ARGUMENT_ENDPOINTS = 4, COUNTER_PLACES = 8, LINGER_MS = 2 };
+enum { MAX_ARGUMENTS = 8, ARGUMENT_ENDPOINTS = 4, COUNTER_PLACES = 8, LINGER_MS = 2, QUIET_LINGER_MS = 10 };
 
 struct watcher {
   struct handle *handle; /* NULL once it is closing */
@@ -147,18 +147,24 @@ static void tell(const struct watcher *watcher, int count) {
 
 /*
  * While there is traffic the thread waits in the core: to go back to libuv for each wake-up would be a second epoll_wait
- * for the same event. libuv has its turn after LINGER_MS at the latest, or when nothing has come for one.
+ * for the same event, and an object on JavaScript's heap, which Node makes in every turn of its loop. libuv has its turn
+ * when nothing has come for a millisecond, and after LINGER_MS at the latest; where nothing had to be told, so that
+ * JavaScript has begun nothing either, after QUIET_LINGER_MS.
  */
 static void on_readable(uv_poll_t *poll, int status, int events) {
   (void)status, (void)events;
   const struct watcher *watcher = poll->data;
-  double until = core_now() + LINGER_MS;
+  const double began = core_now();
+  double linger_ms = QUIET_LINGER_MS;
   for (int wait_ms = 0; watcher->handle != NULL; wait_ms = 1) {
     struct core *core = watcher->handle->core;
     int count = core_poll(core, wait_ms);
     bool was_idle = core_was_idle(core);
-    if (count > 0) tell(watcher, count);
-    if (was_idle || core_now() >= until) return;
+    if (count > 0) {
+      tell(watcher, count);
+      linger_ms = LINGER_MS;
+    }
+    if (was_idle || core_now() - began >= linger_ms) return;
   }
 }
 
