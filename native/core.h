@@ -92,7 +92,7 @@ int core_poll(struct core *, int timeout_ms);
 int core_was_idle(const struct core *); /* the last poll found nothing to do */
 double core_now(void); /* CLOCK_MONOTONIC in ms */
 
-/* Sockets. IPv6 listeners are V6ONLY. */
+/* Sockets. IPv6 listeners are V6ONLY (platform/v6only-pair.c). */
 int core_tcp_listen(struct core *, const struct endpoint *at, int backlog);
 int core_udp_listen(struct core *, const struct endpoint *at, struct counters *);
 /* A socket of IPv4 or IPv6 that is bound or listens already; fd is the core's in any case. */

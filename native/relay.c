@@ -6,9 +6,11 @@
  *   end:   both directions have passed their FIN on ──► done
  *          an error of one socket                   ──► RST to both: a cut answer must not look complete
  *
+ * What either end is for its reader, by recv and by splice: platform/splice-after-half-close.c, platform/reset-relay.c.
+ *
  * A direction reads only when it holds nothing. That is the back-pressure (at most one buffer or one pipe is held,
- * and only while the reader has no room), and it settles what EAGAIN of splice means: the pipe is empty, so it was the
- * socket. A short read by copying says that a socket is drained; a short splice does not.
+ * and only while the reader has no room), and it settles what EAGAIN of splice means (platform/splice-eagain.c): the
+ * pipe is empty, so it was the socket. A short read by copying says that a socket is drained; a short splice does not.
  *
  * One turn moves a bounded amount; a flow that could go on then waits in the queue of tcp.c.
  */
@@ -87,7 +89,7 @@ static void source_ended(const struct passage *p) {
   p->core->shared.active_ms[slot] = p->core->now_ms;
 }
 
-/* Of a read that got nothing. */
+/* Of a read that got nothing. 0 is the end, behind all that came before it (platform/splice-after-half-close.c). */
 static enum step read_nothing(const struct passage *p, ssize_t result) {
   if (result == 0) source_ended(p);
   else if (errno == EAGAIN) *p->source_ready &= ~(uint32_t)(EPOLLIN | EPOLLRDHUP);

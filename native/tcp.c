@@ -119,7 +119,10 @@ int tcp_adopt(struct core *core, int fd) {
   int slot = listener == NULL ? -ENOMEM : prepare_adopted(fd, &address);
   if (slot < 0) close(fd);
   else {
-    /* Accepted sockets inherit both. No Nagle delay: whoever wrote has decided already what belongs together. */
+    /*
+     * Accepted sockets inherit both (platform/accept-inherits.c). No Nagle delay: whoever wrote has decided already
+     * what belongs together.
+     */
     set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     keep_alive(fd);
     slot = slot_open(core, fd, SLOT_TCP_LISTENER, EPOLLIN);
@@ -232,6 +235,7 @@ int core_connect(struct core *core, const struct endpoint *to, const struct sour
     return error;
   }
   set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  /* A refusal is told once: here, or by the socket (platform/connect-immediate-send.c). */
   error = connect(fd, (const struct sockaddr *)&address, length) == 0 || errno == EINPROGRESS ? 0 : errno;
   int slot = open_side(core, fd, SLOT_TCP_UPSTREAM);
   if (slot < 0) return slot;

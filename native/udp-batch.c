@@ -1,6 +1,6 @@
 /*
- * Datagrams in, many a call, as datagrams or as the trains the kernel makes of them (UDP_GRO), and what becomes of
- * them.
+ * Datagrams in, many a call, as datagrams or as the trains the kernel makes of them (UDP_GRO, platform/gso-gro-loopback.c),
+ * and what becomes of them.
  *
  *   a listener ─► arrivals ─► of a known flow: its upstream's socket
  *                        └──► else: EVENT_DATAGRAM for each
@@ -107,7 +107,7 @@ static void read_ipv6_info(struct endpoint *local, const void *data) {
   local->zone = IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr) ? info.ipi6_ifindex : 0;
 }
 
-/* ipi_spec_dst is the destination, or for a broadcast the address of the interface it came in by. */
+/* ipi_spec_dst is what was dialled (platform/pktinfo-wildcard.c), of a broadcast the interface it came in by. */
 static void read_ipv4_info(struct endpoint *local, const void *data) {
   struct in_pktinfo info;
   memcpy(&info, data, sizeof info);

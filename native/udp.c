@@ -99,7 +99,7 @@ static void widen(int fd, int forced, int plain, int bytes) {
   if (set(fd, SOL_SOCKET, forced, bytes) < 0) set(fd, SOL_SOCKET, plain, bytes);
 }
 
-/* Trains arrive whole. Without it the kernel parts them: more calls, the same datagrams. */
+/* Trains arrive whole. Without it the kernel parts them: more calls, the same datagrams (platform/gso-gro-loopback.c). */
 static void receive_trains(struct core *core, int fd) {
   if (set(fd, IPPROTO_UDP, UDP_GRO, 1) < 0) core->fallbacks |= FALLBACK_GRO;
 }

@@ -1,6 +1,6 @@
 /*
  * On loopback a connection is made, or refused, within connect() itself although that says EINPROGRESS: a send
- * right behind it passes, or says why not. So the first bytes need not wait for the loop.
+ * right behind it passes, or says why not. A refusal is told once, by connect() or by what is asked of the socket next.
  */
 #include "platform.h"
 

@@ -1,6 +1,6 @@
 /**
- * A listening TCP socket: each connection becomes a LinuxTcpFlow, or waits for a place. IPv6 sockets are V6ONLY,
- * so an IPv4 client always arrives on an IPv4 socket.
+ * A listening TCP socket: each connection becomes a LinuxTcpFlow, or waits for a place. IPv6 sockets are V6ONLY
+ * (native/platform/v6only-pair.c), so an IPv4 client always arrives on an IPv4 socket.
  */
 import { constants } from 'node:os';
 import type { Endpoint } from '../../net/address.ts';

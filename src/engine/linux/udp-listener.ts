@@ -1,7 +1,8 @@
 /**
  * A bound UDP socket of the core. Datagrams of known flows pass in the core; what comes here are those of
- * unknown senders, those of flows that want to see each, and all of them where headers are expected. Answers
- * leave from the address the client dialled, which is why a flow is known by both of its addresses.
+ * unknown senders, those of flows that want to see each, and all of them where headers are expected. Answers leave
+ * from the address the client dialled (native/platform/pktinfo-wildcard.c), which is why a flow is known by both of
+ * its addresses.
  *
  * Dropped by the core: source port 0. Dropped before a flow is made: sources that are not unicast, and our own
  * listeners (two services answering each other for ever).
