@@ -13,6 +13,7 @@
 #include "core.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <node_api.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -408,6 +409,12 @@ static int udp_connect(const struct call *c) {
   return core_udp_connect(c->core, number(c, 1), &c->handle->endpoints[0], source(c, 2, &from));
 }
 
+static int bind_group(const struct call *c, const struct endpoint *at) {
+  struct bytes fds = bytes(c, 3);
+  if (fds.type != napi_int32_array || fds.length > INT_MAX) return -EINVAL;
+  return core_bind_group(at, flag(c, 1), number(c, 2), (int *)fds.data, (int)fds.length);
+}
+
 static int udp_prefix(const struct call *c) {
   struct bytes header = bytes(c, 2);
   return core_udp_prefix(c->core, number(c, 1), header.data, header.length);
@@ -431,6 +438,7 @@ static int handover_answer(const struct call *c) {
 API(poll, core_poll(c->core, number(c, 1)))
 API(tcp_listen, core_tcp_listen(c->core, &e[0], number(c, 1)))
 API(udp_listen, core_udp_listen(c->core, &e[0], counters(c, 1)))
+API(bind_group, bind_group(c, &e[0]))
 API(adopt, core_adopt(c->core, number(c, 1), flag(c, 2), counters(c, 3)))
 API(handover_listen, handover_listen(c))
 API(handover_take, core_handover_take(c->core, number(c, 1)))
@@ -465,6 +473,7 @@ static const struct {
     {"layout", api_layout},
     {"tcpListen", api_tcp_listen},
     {"udpListen", api_udp_listen},
+    {"bindGroup", api_bind_group},
     {"adopt", api_adopt},
     {"handoverListen", api_handover_listen},
     {"handoverTake", api_handover_take},

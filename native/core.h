@@ -105,6 +105,11 @@ int core_adopt(struct core *, int fd, int is_udp, struct counters *);
 int core_handover_listen(struct core *, const char *path, size_t length, int most);
 int core_handover_take(struct core *, int giver); /* a descriptor, for a core to adopt; once */
 int core_handover_answer(struct core *, int giver, const void *record, size_t length);
+/*
+ * An address for the cores of several threads: `count` sockets, each for one core_adopt, over which the kernel spreads
+ * connections and UDP peers. To everybody else the address is in use. 0; or -errno, and nothing is open.
+ */
+int core_bind_group(const struct endpoint *at, int is_udp, int backlog, int *fds, int count);
 int core_local(struct core *, int slot, struct endpoint *local);
 int core_accepting(struct core *, int listener, int on); /* off: new connections wait in the backlog */
 void core_close(struct core *, int slot, int reset);    /* reset: with RST */

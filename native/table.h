@@ -77,13 +77,14 @@ bool endpoint_is_ipv4(const struct endpoint *);
 /* source.c: binds to `from`, if there is one; 0 or -errno. */
 int source_bind(int fd, const struct source *from, const struct endpoint *to, bool is_tcp);
 
-/* tcp.c, udp.c and handover.c, as core.c calls them. */
+/* tcp.c, udp.c and handover.c, as core.c and group.c call them. */
 struct tcp *tcp_open(struct core *);
 void tcp_shut(struct core *);
 void tcp_event(struct core *, int slot, uint32_t epoll_events);
 bool tcp_has_more(const struct core *); /* flows that used up their turn and would go on at once */
 void tcp_more(struct core *);
 void tcp_close_slot(struct core *, int slot, bool reset); /* of any TCP kind; frees state, closes */
+int tcp_bound(const struct endpoint *at, int backlog, bool shared); /* a listening socket; shared: with SO_REUSEPORT */
 struct udp *udp_open(struct core *);
 void udp_shut(struct core *);
 void udp_event(struct core *, int slot, uint32_t epoll_events);
@@ -91,6 +92,8 @@ bool udp_has_more(const struct core *);
 void udp_more(struct core *); /* at the end of every poll: what it has received for clients goes out */
 int udp_adopt(struct core *, int fd, struct counters *); /* core_adopt of a bound UDP socket; fd is closed on failure */
 void udp_close_slot(struct core *, int slot);
+int udp_bound(const struct endpoint *at, bool deaf, bool shared); /* deaf: datagrams are dropped until udp_hear */
+int udp_hear(int fd);
 void handover_shut(struct core *);
 void handover_event(struct core *, int slot);
 void handover_close_slot(struct core *, int slot);

@@ -81,6 +81,15 @@ static void keep_alive(int fd) {
   set(fd, IPPROTO_TCP, TCP_KEEPCNT, 10);
 }
 
+/*
+ * Accepted sockets inherit both (platform/accept-inherits.c). No Nagle delay: whoever wrote has decided already
+ * what belongs together.
+ */
+static void set_listener_options(int fd) {
+  set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  keep_alive(fd);
+}
+
 static int open_socket(const struct sockaddr_storage *address) {
   int fd = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   return fd < 0 ? -errno : fd;
@@ -119,12 +128,7 @@ int tcp_adopt(struct core *core, int fd) {
   int slot = listener == NULL ? -ENOMEM : prepare_adopted(fd, &address);
   if (slot < 0) close(fd);
   else {
-    /*
-     * Accepted sockets inherit both (platform/accept-inherits.c). No Nagle delay: whoever wrote has decided already
-     * what belongs together.
-     */
-    set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    keep_alive(fd);
+    set_listener_options(fd); /* whoever made it */
     slot = slot_open(core, fd, SLOT_TCP_LISTENER, EPOLLIN);
   }
   if (slot < 0) {
@@ -140,23 +144,30 @@ int tcp_adopt(struct core *core, int fd) {
   return slot;
 }
 
-static int bind_listener(int fd, const struct sockaddr_storage *address, socklen_t length, int backlog) {
+static int bind_listener(int fd, const struct sockaddr_storage *address, socklen_t length, int backlog, bool shared) {
   int error = set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  if (error == 0 && shared) error = set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
   if (error == 0 && address->ss_family == AF_INET6) error = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
   if (error != 0) return error;
+  set_listener_options(fd);
   if (bind(fd, (const struct sockaddr *)address, length) != 0 || listen(fd, backlog) != 0) return -errno;
   return 0;
 }
 
-int core_tcp_listen(struct core *core, const struct endpoint *at, int backlog) {
+int tcp_bound(const struct endpoint *at, int backlog, bool shared) {
   struct sockaddr_storage address;
   socklen_t length = endpoint_to_sockaddr(at, &address);
   int fd = open_socket(&address);
   if (fd < 0) return fd;
-  int error = bind_listener(fd, &address, length, backlog);
-  if (error == 0) return tcp_adopt(core, fd);
+  int error = bind_listener(fd, &address, length, backlog, shared);
+  if (error == 0) return fd;
   close(fd);
   return error;
+}
+
+int core_tcp_listen(struct core *core, const struct endpoint *at, int backlog) {
+  int fd = tcp_bound(at, backlog, false);
+  return fd < 0 ? fd : tcp_adopt(core, fd);
 }
 
 int core_accepting(struct core *core, int number, int on) {

@@ -127,6 +127,13 @@ static int describe(struct listener *listener, int fd) {
   listener->is_ipv6 = name.ss_family == AF_INET6;
   endpoint_from_sockaddr(&listener->local, &name);
   listener->is_wildcard = is_unspecified(&listener->local);
+  return 0;
+}
+
+/* What datagrams are kept with and how many; for those that arrive from now on. */
+static int set_listener_options(int fd, const struct listener *listener) {
+  widen(fd, SO_RCVBUFFORCE, SO_RCVBUF, LISTENER_BUFFER);
+  widen(fd, SO_SNDBUFFORCE, SO_SNDBUF, LISTENER_BUFFER);
   if (!listener->is_wildcard) return 0;
   int failed = listener->is_ipv6 ? set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) : set(fd, IPPROTO_IP, IP_PKTINFO, 1);
   return failed < 0 ? -errno : 0;
@@ -136,9 +143,8 @@ static int listener_open(struct core *core, struct listener *listener, int fd) {
   if (core->udp->batches == NULL) core->udp->batches = batches_open();
   if (core->udp->batches == NULL) return -ENOMEM;
   int error = describe(listener, fd);
+  if (error == 0) error = set_listener_options(fd, listener);
   if (error < 0) return error;
-  widen(fd, SO_RCVBUFFORCE, SO_RCVBUF, LISTENER_BUFFER);
-  widen(fd, SO_SNDBUFFORCE, SO_SNDBUF, LISTENER_BUFFER);
   receive_trains(core, fd);
   probe_trains(core, fd);
   return 0;
@@ -160,17 +166,47 @@ int udp_adopt(struct core *core, int fd, struct counters *counters) {
   return result;
 }
 
+/* As in linux/filter.h, which comes with the kernel's headers and not with every libc. */
+struct filter_step {
+  uint16_t code;
+  uint8_t if_true, if_false;
+  uint32_t value;
+};
+
+struct filter {
+  unsigned short length;
+  struct filter_step *steps;
+};
+
+/* Of every datagram so many bytes are kept; of none is how to bind without hearing. */
+static int keep_only(int fd, uint32_t bytes) {
+  enum { RETURN_VALUE = 0x06 };
+  struct filter_step step = {RETURN_VALUE, 0, 0, bytes};
+  const struct filter filter = {1, &step};
+  return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter);
+}
+
+int udp_hear(int fd) {
+  struct listener listener = {0};
+  int error = describe(&listener, fd);
+  if (error == 0) error = set_listener_options(fd, &listener);
+  /* qemu's user mode cannot take a filter off. */
+  if (error == 0 && set(fd, SOL_SOCKET, SO_DETACH_FILTER, 0) < 0 && keep_only(fd, UINT32_MAX) < 0) error = -errno;
+  return error;
+}
+
 /*
  * SO_REUSEADDR is left off: with it another process may bind a part of the address and take our datagrams. V6ONLY
  * leaves the same port of 0.0.0.0 free (platform/v6only-pair.c).
  */
-static int bound(const struct endpoint *at) {
+int udp_bound(const struct endpoint *at, bool deaf, bool shared) {
   struct sockaddr_storage name;
   socklen_t length = endpoint_to_sockaddr(at, &name);
   int fd = socket(name.ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
   bool is_ipv6 = name.ss_family == AF_INET6;
-  if ((!is_ipv6 || set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) == 0) && bind(fd, (struct sockaddr *)&name, length) == 0)
+  if ((!is_ipv6 || set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) == 0) && (!deaf || keep_only(fd, 0) == 0) &&
+      (!shared || set(fd, SOL_SOCKET, SO_REUSEPORT, 1) == 0) && bind(fd, (struct sockaddr *)&name, length) == 0)
     return fd;
   int error = errno;
   close(fd);
@@ -178,7 +214,7 @@ static int bound(const struct endpoint *at) {
 }
 
 int core_udp_listen(struct core *core, const struct endpoint *at, struct counters *counters) {
-  int fd = bound(at);
+  int fd = udp_bound(at, false, false);
   return fd < 0 ? fd : udp_adopt(core, fd, counters);
 }
 

@@ -229,6 +229,16 @@ static int adopted(struct rig *rig) {
   return core_adopt(rig->core, fd, flag(rig), counters(rig));
 }
 
+/* One of two sockets of an address; the other is somebody else's. */
+static int grouped(struct rig *rig) {
+  struct endpoint at = somewhere(rig, SLOT_FREE);
+  int fds[2], is_udp = flag(rig);
+  int result = core_bind_group(&at, is_udp, 16, fds, 2);
+  if (result < 0) return result;
+  close(fds[1]);
+  return core_adopt(rig->core, fds[0], is_udp, counters(rig));
+}
+
 /* Calls */
 
 static void poll_core(struct rig *rig) {
@@ -300,6 +310,7 @@ static int one_call(struct rig *rig) {
     case 10: return adopted(rig);
     case 11: case 12: case 13: plain_call(rig); return 0;
     case 14: case 15: case 16: case 17: case 18: return with_bytes(rig, call);
+    case 19: return grouped(rig);
     default: poll_core(rig); return 0;
   }
 }
