@@ -7,10 +7,14 @@
  * is what a flood of forged sources leaves behind; a flow that was answered is never ended for a new one.
  * The limits are circles, source within rule within engine. Room is made in the narrowest one that is full:
  * that is room in the wider ones as well, and a client over its own limit costs nobody else a flow.
+ *
+ * Where threads serve a rule together, its limits and those of its sources hold for all of them; the engine's
+ * places are those of its thread, and so are the flows it may end.
  */
 import { type Counters, count, makeCounters } from '../flow/counters.ts';
 import type { CloseReason, Protocol } from '../flow/flow.ts';
 import { type Address, sourceKey } from '../net/address.ts';
+import type { SharedFlows } from './shared-flows.ts';
 
 /** Most flows at once, for one rule and for one source (IPv4 /32, IPv6 /64) within it. */
 export interface FlowLimits {
@@ -29,12 +33,19 @@ interface SourceShare {
   readonly unanswered: Set<Evictable>;
 }
 
-/** What the listeners of one rule have in common. */
+/** What the listeners of one rule have in common, on one thread. */
 export class RuleGroup {
-  readonly counters: Counters = makeCounters();
+  readonly counters: Counters;
+  /** The flows of all threads, when there are several. */
+  readonly everywhere: SharedFlows | undefined;
   readonly sources: Map<string, SourceShare> = new Map();
   readonly unanswered: Set<Evictable> = new Set();
   flows = 0;
+
+  constructor(counters: Counters = makeCounters(), everywhere?: SharedFlows) {
+    this.counters = counters;
+    this.everywhere = everywhere;
+  }
 }
 
 /** One admitted flow's place; given back once. */
@@ -71,8 +82,11 @@ export class Admission {
   /** Takes a place for a flow of this client, or says which limit stands against it. */
   admit(group: RuleGroup, limits: FlowLimits, protocol: Protocol, client: Address): Place | LimitReason {
     const source = sourceKey(client);
+    // Before it is asked: of two threads at the last place none may overlook the other.
+    group.everywhere?.add(source, 1);
     const reason = this.#blocked(group, limits, protocol, source);
     if (reason !== undefined && !(protocol === 'udp' && this.#makeRoom(reason, group, source))) {
+      group.everywhere?.add(source, -1);
       count(group.counters, 'refusedByLimit');
       return reason;
     }
@@ -87,6 +101,7 @@ export class Admission {
   release(place: Place): void {
     this.#flows[place.protocol]--;
     place.group.flows--;
+    place.group.everywhere?.add(place.source, -1);
     const share = place.group.sources.get(place.source);
     if (share !== undefined && --share.flows === 0) place.group.sources.delete(place.source);
   }
@@ -111,9 +126,13 @@ export class Admission {
     protocol: Protocol,
     source: string,
   ): LimitReason | undefined {
-    const share = group.sources.get(source);
-    if (share !== undefined && share.flows >= limits.perSource) return 'limit-source';
-    if (group.flows >= limits.perRule) return 'limit-rule';
+    const { everywhere } = group;
+    const here = group.sources.get(source)?.flows ?? 0;
+    // There this flow is counted already.
+    const inSource = everywhere === undefined ? here : everywhere.countOf(source) - 1;
+    const inRule = everywhere === undefined ? group.flows : everywhere.count - 1;
+    if (inSource >= limits.perSource) return 'limit-source';
+    if (inRule >= limits.perRule) return 'limit-rule';
     if (this.flows >= this.#maxFlows) return 'limit-flows';
     return protocol === 'udp' && this.#flows.udp >= this.#maxUdpFlows ? 'limit-flows' : undefined;
   }

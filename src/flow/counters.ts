@@ -1,6 +1,7 @@
 /**
- * The counter block: one per rule, in shared memory, so that reading statistics is no call into an engine
- * and an engine in another thread or in C adds to the same numbers. Values are doubles, exact up to 2^53.
+ * The counter block: one per rule and thread, in shared memory, so that reading statistics is no call into an
+ * engine, which adds to it in C as well. Only one thread adds to a block, for adding is a read and a write; what a
+ * rule has is the sum of its blocks. Values are doubles, exact up to 2^53.
  */
 
 /** Names in the order of the block. Gauges come first; everything else only grows. */
@@ -53,6 +54,11 @@ export function makeCounters(): Counters {
 export function count(counters: Counters, name: CounterName, by = 1): void {
   const index = counterIndex[name];
   counters[index] = (counters[index] ?? 0) + by;
+}
+
+/** Over all threads. */
+export function sumCounter(blocks: readonly Counters[], name: CounterName): number {
+  return blocks.reduce((sum, block) => sum + readCounter(block, name), 0);
 }
 
 export function readCounter(counters: Counters, name: CounterName): number {

@@ -192,6 +192,18 @@ export class Core {
   }
 
   /**
+   * Binds an address for the cores of several threads: a descriptor for each of them to adopt, or for none.
+   *
+   * @throws the system's error
+   */
+  bindGroup(at: Endpoint, isUdp: boolean, count: number): readonly number[] {
+    const descriptors = new Int32Array(count);
+    this.#setEndpoint(0, at);
+    this.#listening(this.#native.bindGroup(this.#handle, isUdp, backlog, descriptors), at);
+    return [...descriptors];
+  }
+
+  /**
    * Takes over a socket that is bound and, for TCP, listens; one that cannot be taken over is closed.
    *
    * @throws the system's error

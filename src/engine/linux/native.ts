@@ -24,6 +24,7 @@ export interface Native {
 
   tcpListen(core: CoreHandle, backlog: number): number; // endpoint 0: where
   udpListen(core: CoreHandle, counters: number): number; // endpoint 0: where
+  bindGroup(core: CoreHandle, isUdp: boolean, backlog: number, fds: Int32Array): number; // endpoint 0: where
   adopt(core: CoreHandle, fd: number, isUdp: boolean, counters: number): number;
   handoverListen(core: CoreHandle, path: Uint8Array, most: number): number;
   handoverTake(core: CoreHandle, giver: number): number;

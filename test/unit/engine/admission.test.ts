@@ -8,6 +8,7 @@ import {
   type Place,
   RuleGroup,
 } from '../../../src/engine/admission.ts';
+import { makeSourceTable, SharedFlows, sharedNumbers } from '../../../src/engine/shared-flows.ts';
 import { readCounter } from '../../../src/flow/counters.ts';
 import type { Protocol } from '../../../src/flow/flow.ts';
 import { parseAddress } from '../../../src/net/address.ts';
@@ -49,11 +50,12 @@ class Flow implements Evictable {
 /** One engine's admission and one rule, as short as a test wants to say it. */
 class Door {
   readonly admission: Admission;
-  readonly group = new RuleGroup();
+  readonly group: RuleGroup;
   readonly limits: FlowLimits;
 
-  constructor(maxFlows: number, limits: Partial<FlowLimits> = {}) {
+  constructor(maxFlows: number, limits: Partial<FlowLimits> = {}, group = new RuleGroup()) {
     this.admission = new Admission(maxFlows);
+    this.group = group;
     this.limits = { ...wide, ...limits };
   }
 
@@ -218,6 +220,79 @@ test('over any course of events no limit is passed, and nothing is left behind',
         [door.admission.flows, door.group.flows, door.group.sources.size, door.group.unanswered.size],
         [0, 0, 0, 0],
       );
+    }),
+  );
+});
+
+/** One rule on two threads, each with places of its own. */
+function twoDoors(maxFlows: number, limits: Partial<FlowLimits>): readonly [Door, Door] {
+  const table = makeSourceTable(2 * maxFlows);
+  const numbers = sharedNumbers(1);
+  const door = () => new Door(maxFlows, limits, new RuleGroup(undefined, new SharedFlows(1, numbers, table)));
+  return [door(), door()];
+}
+
+describe('on two threads', () => {
+  test('the limit of a source holds for both together', () => {
+    const [one, two] = twoDoors(100, { perSource: 3 });
+    const flows = [one.enter('tcp'), two.enter('tcp'), one.enter('tcp')];
+    for (const door of [one, two]) assert.equal(door.tryTo('tcp'), 'limit-source');
+    two.enter('tcp', '192.0.2.2');
+    flows[1]?.end();
+    one.enter('tcp');
+    assert.equal(two.tryTo('tcp'), 'limit-source');
+  });
+
+  test('the limit of the rule holds for both together, the places of the engine are its own', () => {
+    const [one, two] = twoDoors(3, { perRule: 5 });
+    for (let i = 0; i < 3; i++) one.enter('tcp', `192.0.2.${i}`);
+    assert.equal(one.tryTo('tcp'), 'limit-flows');
+    for (let i = 3; i < 5; i++) two.enter('tcp', `192.0.2.${i}`);
+    assert.equal(two.tryTo('tcp'), 'limit-rule');
+  });
+
+  test('a thread makes room with its own flows, and refuses when it has none', () => {
+    const [one, two] = twoDoors(100, { perRule: 2 });
+    const flows = [one.enter('udp'), one.enter('udp')];
+    assert.equal(two.tryTo('udp', '192.0.2.9'), 'limit-rule');
+    one.enter('udp', '192.0.2.9');
+    assert.deepEqual(
+      flows.map(({ alive }) => alive),
+      [false, true],
+    );
+  });
+
+  test('what is refused takes no place', () => {
+    const [one, two] = twoDoors(100, { perRule: 1 });
+    const flow = one.enter('tcp');
+    for (let i = 0; i < 10; i++) assert.equal(two.tryTo('tcp'), 'limit-rule');
+    assert.equal(two.group.everywhere?.count, 1);
+    flow.end();
+    two.enter('tcp');
+  });
+});
+
+test('over any course of events on two threads no limit is passed, and nothing is left behind', () => {
+  fc.assert(
+    fc.property(fc.array(fc.tuple(step, fc.boolean()), { maxLength: 200 }), (steps) => {
+      const doors = twoDoors(10, { perRule: 7, perSource: 3 });
+      const flows: { flow: Flow; client: string }[] = [];
+      for (const [[what, ...rest], second] of steps) {
+        const client = `192.0.2.${rest[1]}`;
+        const entered =
+          what === 'enter' ? doors[second ? 1 : 0].tryTo(rest[0] as Protocol, client) : undefined;
+        if (entered instanceof Flow) flows.push({ flow: entered, client });
+        const known = flows[Number(rest[0]) % flows.length]?.flow;
+        if (what === 'end') known?.end();
+        else if (what === 'answered' && known?.alive) known.answered();
+        const alive = flows.filter(({ flow }) => flow.alive);
+        assert.ok(alive.length <= 7);
+        for (const { client } of alive)
+          assert.ok(alive.filter((other) => other.client === client).length <= 3);
+        for (const { group } of doors) assert.equal(group.everywhere?.count, alive.length);
+      }
+      for (const { flow } of flows) flow.end();
+      for (const { group } of doors) assert.deepEqual([group.everywhere?.count, group.flows], [0, 0]);
     }),
   );
 });

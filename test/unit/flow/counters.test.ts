@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import test from 'node:test';
 import { Worker } from 'node:worker_threads';
-import { count, counterIndex, counterNames, makeCounters, readCounter } from '../../../src/flow/counters.ts';
+import {
+  count,
+  counterIndex,
+  counterNames,
+  makeCounters,
+  readCounter,
+  sumCounter,
+} from '../../../src/flow/counters.ts';
 
 test('the block is a double for every name, in their order', () => {
   const counters = makeCounters();
@@ -42,6 +49,14 @@ test('counting adds to one counter and leaves its neighbours alone', () => {
       42,
     );
   }
+});
+
+test('what several threads have counted is the sum of their blocks', () => {
+  const blocks = [makeCounters(), makeCounters(), makeCounters()];
+  for (const [i, block] of blocks.entries()) count(block, 'tcpFlows', 10 ** i);
+  assert.equal(sumCounter(blocks, 'tcpFlows'), 111);
+  assert.equal(sumCounter(blocks, 'udpFlows'), 0);
+  assert.equal(sumCounter([], 'tcpFlows'), 0);
 });
 
 test('a gauge goes down again', () => {
