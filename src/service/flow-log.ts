@@ -4,7 +4,7 @@
  * reason; a client can cause as many of them as it likes.
  */
 import type { CloseReason, FlowRecord } from '../flow/flow.ts';
-import type { Log, LogBudget } from '../log.ts';
+import { type Log, SharedCounts } from '../log.ts';
 import { type Endpoint, familyOf, formatAddress, formatHost } from '../net/address.ts';
 
 type Level = 'info' | 'warn' | 'debug';
@@ -40,8 +40,18 @@ const levels: Record<CloseReason, Level> = {
   'limit-source': 'warn',
 };
 
+/** Whether one more failure of this kind may be logged. */
+export interface FlowBudget {
+  allows(reason: CloseReason): boolean;
+}
+
+/** @param memory that of another thread, with which the budget is shared */
+export function flowLineCounts(memory?: Int32Array): SharedCounts {
+  return new SharedCounts(Object.keys(levels), memory);
+}
+
 /** The one function that hears of ended flows. */
-export function flowLog(log: Log, budget: LogBudget, accessLog: boolean): (record: FlowRecord) => void {
+export function flowLog(log: Log, budget: FlowBudget, accessLog: boolean): (record: FlowRecord) => void {
   return (record) => {
     const level = levels[record.reason];
     const failed = level !== 'debug';

@@ -1,8 +1,19 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import test from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { type Log, LogBudget, readable } from '../../src/log.ts';
+import { pino } from 'pino';
+import {
+  droppedLines,
+  type Log,
+  LogBudget,
+  makeHandOver,
+  makeThreadLog,
+  readable,
+  SharedCounts,
+  writeLines,
+} from '../../src/log.ts';
 
 test('a line on a terminal has time, level, message and values', () => {
   const line = JSON.stringify({
@@ -61,4 +72,69 @@ test('a kind of message passes ten times per period, and the rest is counted', (
   assert.equal(budget.allows('denied'), true, 'a new period');
   budget.close();
   assert.equal(warned.length, 1);
+});
+
+test('threads that share a budget share its lines, and one of them says what was suppressed', (t) => {
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  const warned: unknown[] = [];
+  const here = new SharedCounts(['denied', 'limit-flows']);
+  const there = new SharedCounts(['denied', 'limit-flows'], here.memory);
+  const log = { warn: (values: unknown) => warned.push(values) } as unknown as Log;
+  const budget = new LogBudget(log, 1000, here);
+  const passed = Array.from({ length: 25 }, (_, i) => (i % 2 === 0 ? budget : there).allows('denied'));
+  assert.deepEqual([passed.filter(Boolean).length, passed.indexOf(false)], [10, 10]);
+  assert.equal(there.allows('limit-flows'), true);
+  t.mock.timers.tick(1000);
+  assert.deepEqual(warned, [{ kind: 'denied', suppressed: 15 }]);
+  assert.equal(there.allows('denied'), true, 'a new period');
+  budget.close();
+});
+
+test('lines of another thread are handed over once a turn, and written as they are', async () => {
+  const written: string[] = [];
+  const main = pino({ level: 'info' }, { write: (line: string) => written.push(line) });
+  const over = makeHandOver();
+  const given: (readonly string[])[] = [];
+  const log = makeThreadLog('info', over, (lines) => given.push(lines));
+  log.info({ n: 1 }, 'one');
+  log.debug('not shown');
+  log.warn('two');
+  assert.equal(given.length, 0);
+  await setImmediate();
+  log.info('three');
+  await setImmediate();
+  assert.deepEqual(
+    given.map(({ length }) => length),
+    [2, 1],
+  );
+  for (const lines of given) writeLines(main, over, lines);
+  assert.deepEqual(
+    written.map((line) => JSON.parse(line).msg),
+    ['one', 'two', 'three'],
+  );
+  assert.ok(written.every((line) => line.endsWith('}\n')));
+  assert.deepEqual([...over], [0, 0]);
+});
+
+test('while the main thread takes nothing a mebibyte waits for it, and the rest is counted', async () => {
+  const written: string[] = [];
+  const main = pino({ level: 'info' }, { write: (line: string) => written.push(line) });
+  const over = makeHandOver();
+  const given: (readonly string[])[] = [];
+  const log = makeThreadLog('info', over, (lines) => given.push(lines));
+  const text = 'x'.repeat(10_000);
+  for (let i = 0; i < 300; i++) {
+    log.info({ text }, `line ${i}`);
+    await setImmediate();
+  }
+  const waiting = given.flat();
+  const bytes = waiting.reduce((sum, { length }) => sum + length, 0);
+  assert.ok(bytes > 2 ** 20 && bytes < 2 ** 20 + 11_000, `${bytes} bytes`);
+  const before = droppedLines.count;
+  writeLines(main, over, waiting);
+  assert.equal(droppedLines.count - before, 300 - waiting.length);
+  assert.equal(written.length, waiting.length);
+  log.info('and again');
+  await setImmediate();
+  assert.equal(given.flat().length, waiting.length + 1);
 });
