@@ -81,6 +81,7 @@ export function listenError(
   address: string,
   lowPort: number,
 ): DualportError {
+  if (error instanceof DualportError) return error;
   const errno = errnoOf(error);
   const where = `${protocol} ${address}`;
   const advice = listenAdvice[errno ?? ''];

@@ -10,7 +10,7 @@ import { table } from './table.ts';
 
 export async function check(flags: Flags, json: boolean): Promise<number> {
   const config = loadConfig({ flags, env: process.env });
-  refuseEngine(config.engine);
+  refuseEngine(config.engine, config.threads);
   if (config.launchers !== undefined) refuseHandover(config.engine);
   const containers = config.docker === undefined ? undefined : await containerRows(config.docker, config);
   process.stdout.write(
@@ -33,8 +33,9 @@ function tables(config: Config, containers: readonly ContainerRow[] | undefined)
 }
 
 function checked(config: Config, containers: readonly ContainerRow[] | undefined): object {
-  const { engine, maxFlows, drainTimeoutMs, accessLog, logLevel, logFormat, file, origins } = config;
-  const settings = { engine, maxFlows: maxFlows ?? null, drainTimeoutMs, accessLog, logLevel, logFormat };
+  const { engine, threads, drainTimeoutMs, accessLog, logLevel, logFormat, file, origins } = config;
+  const maxFlows = config.maxFlows ?? null;
+  const settings = { engine, threads, maxFlows, drainTimeoutMs, accessLog, logLevel, logFormat };
   const docker = containers === undefined ? {} : { containers };
   const launchers = config.launchers === undefined ? {} : { dockerProxySocket: config.launchers.socket };
   const { transparentNetworks, pseudo } = config;

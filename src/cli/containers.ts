@@ -23,7 +23,7 @@ export async function makeFollower(
   current: () => Config,
   log: Log,
 ): Promise<Follower> {
-  const mostRules = mostAddedRules(openFileLimit());
+  const mostRules = mostAddedRules(openFileLimit(), service.engine.count);
   return new Follower(await DockerApi.open(engine), service, () => ({ config: current(), mostRules }), log);
 }
 
@@ -47,7 +47,7 @@ export async function containerRows(engine: EngineAddress, config: Config): Prom
   const { signal } = new AbortController();
   await api.version(signal);
   const snapshot = await api.list(signal);
-  const mostRules = mostAddedRules(openFileLimit());
+  const mostRules = mostAddedRules(openFileLimit(), config.threads);
   const facts = { config, own: ownAddresses(), mostRules, holder: () => undefined };
   const { routes, refusals, warnings, left } = planRoutes(snapshot, facts);
   const rows = [

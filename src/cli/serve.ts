@@ -74,7 +74,13 @@ export async function serveUntil(
     throw error;
   }
   log.info(
-    { version, engine: service.engine.name, rules: config.rules.length, maxFlows: service.maxFlows },
+    {
+      version,
+      engine: service.engine.name,
+      threads: service.engine.count,
+      rules: config.rules.length,
+      maxFlows: service.maxFlows,
+    },
     'ready',
   );
   follower?.start();

@@ -62,7 +62,7 @@ function get(place: { socketPath: string } | { host: string; port: number }): Pr
 }
 
 function summary(current: FullStatus): string {
-  const { version, engine, ready, uptimeSeconds, maxFlows, rules } = current;
+  const { version, engine, ready, uptimeSeconds, maxFlows, threads, rules } = current;
   const rows = rules.map((rule) => [
     rule.name,
     rule.listen.join(' '),
@@ -83,7 +83,8 @@ function summary(current: FullStatus): string {
     'BYTES OUT',
   ];
   const state = ready ? 'ready' : 'draining';
-  const head = `dualport ${version}, ${engine} engine, ${state}, up ${uptimeSeconds} s, at most ${maxFlows} flows`;
+  const spread = threads.length > 1 ? ` on ${threads.length} threads` : '';
+  const head = `dualport ${version}, ${engine} engine, ${state}, up ${uptimeSeconds} s, at most ${maxFlows} flows${spread}`;
   return [head, ...dockerLines(current.docker), table(heading, rows)].join('\n');
 }
 

@@ -42,6 +42,8 @@ export interface Config {
   /** Where launchers hand their sockets over, and the engine that starts them; undefined: none are served. */
   readonly launchers: { readonly socket: string; readonly engine: EngineAddress } | undefined;
   readonly engine: OptionValues['engine'];
+  /** At most as many as there may be flows. */
+  readonly threads: number;
   /** Undefined: to be found from the limit of open files. */
   readonly maxFlows: number | undefined;
   readonly drainTimeoutMs: number;
@@ -152,9 +154,11 @@ function bareEntry(ports: readonly PublishedPort[], at: Place): FileEntry {
 
 function processValues({ flags, environment, file }: Layers) {
   const values = { ...optionDefaults, ...file.process, ...environment, ...flags };
-  const { engine, maxFlows, accessLog, logLevel, logFormat, admin, transparentNetworks } = values;
+  const { engine, threads, maxFlows, drainTimeout, admin, transparentNetworks } = values;
+  const { accessLog, logLevel, logFormat } = values;
+  if (maxFlows !== undefined && maxFlows < threads) throw idleThreads(threads, maxFlows);
   const logging = { accessLog, logLevel, logFormat };
-  return { engine, maxFlows, drainTimeoutMs: values.drainTimeout, ...logging, admin, transparentNetworks };
+  return { engine, threads, maxFlows, drainTimeoutMs: drainTimeout, ...logging, admin, transparentNetworks };
 }
 
 function pseudoValues({ flags, environment, file }: Layers, env: Environment): PseudoConfig {
@@ -204,6 +208,14 @@ function originsOf(layers: Layers): Record<OptionKey, Origin> {
     return inFile(key) ? 'file' : 'default';
   };
   return Object.fromEntries(optionKeys.map((key) => [key, originOf(key)])) as Record<OptionKey, Origin>;
+}
+
+function idleThreads(threads: number, maxFlows: number): DualportError {
+  return new DualportError(
+    'USAGE',
+    `found ${threads} threads, and at most ${maxFlows} flows for all of them; use as many flows at least ` +
+      '(--max-flows) or fewer threads (--threads)',
+  );
 }
 
 function nothingToPublish(path: string | undefined): DualportError {

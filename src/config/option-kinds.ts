@@ -82,13 +82,24 @@ export function duration(byDefault: string, bounds: DurationBounds, row: Describ
 
 /** A whole number that may stay unset. */
 export function limit(unset: string, max: number, row: Described): Option<number | undefined> {
+  const kind = wholeNumber(max);
+  return scalar(kind.parse, { ...row, ...kind, default: undefined, defaultText: unset });
+}
+
+/** A whole number from 1 on. */
+export function count(byDefault: number, max: number, row: Described): Option<number> {
+  const kind = wholeNumber(max);
+  return scalar(kind.parse, { ...row, ...kind, default: byDefault, defaultText: String(byDefault) });
+}
+
+function wholeNumber(max: number) {
   const allowed = `a whole number from 1 to ${max}`;
   const parse = (text: string) => {
-    const count = /^\d{1,15}$/.test(text) ? Number(text) : 0;
-    if (count >= 1 && count <= max) return count;
+    const number = /^\d{1,15}$/.test(text) ? Number(text) : 0;
+    if (number >= 1 && number <= max) return number;
     throw notAllowed(text, allowed);
   };
-  return scalar(parse, { ...row, placeholder: '<count>', allowed, default: undefined, defaultText: unset });
+  return { placeholder: '<count>', allowed, parse };
 }
 
 export interface PrefixBounds {

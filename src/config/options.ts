@@ -17,7 +17,7 @@ import {
   rangeForms,
 } from './docker-options.ts';
 import { launcherSocketForms, parseLauncherSocket } from './launcher-socket.ts';
-import { choice, duration, limit, list, type Option, prefix, text, toggle } from './option-kinds.ts';
+import { choice, count, duration, limit, list, type Option, prefix, text, toggle } from './option-kinds.ts';
 import { notAllowed } from './place.ts';
 import { type BindHost, type PortRange, type PublishedPort, parsePortSpec } from './port-spec.ts';
 import { parseTarget, type Target, targetForms } from './target.ts';
@@ -34,6 +34,7 @@ const running = { group: 'The process' };
 const week = '168h';
 const anyLength = { min: '10ms', max: week };
 const mostFlows = 10_000_000;
+const mostThreads = 64;
 
 const prefixes = {
   placeholder: '<cidr,...>',
@@ -195,6 +196,10 @@ export const processOptions = {
     help: 'most flows at once in all',
   }),
   engine: choice(['auto', 'linux', 'portable'], 'auto', { ...running, help: 'what relays the bytes' }),
+  threads: count(1, mostThreads, {
+    ...running,
+    help: 'threads that relay, among which the kernel spreads the clients; more than 1 only with the linux engine',
+  }),
   drainTimeout: duration(
     '8s',
     { min: '10ms', max: '1h', zero: 'at once' },

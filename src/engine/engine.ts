@@ -46,11 +46,12 @@ export interface Plan {
   readonly ended: (record: FlowRecord) => void;
 }
 
-export interface Listener {
+/** @template P what a plan has to have for this listener */
+export interface Listener<P extends Plan = Plan> {
   /** Where it is bound, with the port the kernel chose when 0 was asked for. */
   readonly local: Endpoint;
   /** New flows follow the new plan; a UDP flow whose upstream is gone from it ends at its next datagram. */
-  replace(plan: Plan): void;
+  replace(plan: P): void | Promise<void>;
   /** No new flows. TCP gives its port up at once; UDP keeps it until `close`, for the answers still due. */
   stop(): Promise<void>;
   /** Stops and gives the port up. TCP flows go on; UDP flows, which share the socket, end. */
@@ -90,19 +91,20 @@ export interface Shortcoming {
 /** Called once for each shortcoming. */
 export type Notice = (shortcoming: Shortcoming) => void;
 
-export interface Engine {
+/** @template P what a plan has to have for this engine */
+export interface Engine<P extends Plan = Plan> {
   readonly name: 'portable' | 'linux';
   /** Binds; IPv6 sockets are always V6ONLY. Rejects with the system's error, having bound nothing. */
-  listen(protocol: Protocol, at: Endpoint, plan: Plan): Promise<Listener>;
+  listen(protocol: Protocol, at: Endpoint, plan: P): Promise<Listener<P>>;
   /**
    * Takes over a socket that is bound and, for TCP, listens; it is closed when that cannot be. Other processes that
    * have it, too, keep it. Undefined in an engine that cannot.
    */
-  readonly adopt?: (protocol: Protocol, socket: number, plan: Plan) => Promise<Listener>;
+  readonly adopt?: ((protocol: Protocol, socket: number, plan: P) => Promise<Listener<P>>) | undefined;
   /** Why no upstream can be connected from another host's address here; undefined when it can. */
   transparentObstacle(): 'engine' | 'privilege' | undefined;
   /** Flows that would lose something if the engine closed now: TCP flows, and UDP flows of the last second. */
-  busyFlows(): number;
+  busyFlows(): number | Promise<number>;
   /** Closes every listener and resets every flow. */
   close(): Promise<void>;
 }

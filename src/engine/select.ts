@@ -3,24 +3,40 @@
  * cannot be had is an error, never a silent second best.
  */
 import { DualportError } from '../errors.ts';
-import type { Engine, Giver, Handover, Notice } from './engine.ts';
+import type { Giver, Handover, Notice } from './engine.ts';
 import { openHandover } from './linux/handover.ts';
-import { makeLinuxEngine } from './linux/linux.ts';
+import { type LinuxEngine, makeLinuxEngine } from './linux/linux.ts';
 import { type Loaded, loadNative } from './linux/load.ts';
-import { makePortableEngine } from './portable/portable.ts';
+import { makePortableEngine, type PortableEngine } from './portable/portable.ts';
 
 export type EngineName = 'auto' | 'linux' | 'portable';
+export type AnyEngine = LinuxEngine | PortableEngine;
 
 /**
+ * @param threads how many it is to run on; only the Linux engine runs on more than one
  * @param loaded the native core, or why there is none
- * @throws DualportError when this engine cannot run here
+ * @throws DualportError when this engine cannot run here, or not on so many threads
  */
-export function refuseEngine(name: EngineName, loaded: Loaded = loadNative()): void {
-  if (name !== 'linux' || 'native' in loaded) return;
-  throw new DualportError(
-    'ENGINE',
+export function refuseEngine(name: EngineName, threads: number, loaded: Loaded = loadNative()): void {
+  if (threads > 1 && name === 'portable') {
+    throw refused(
+      `the portable engine runs on one thread, and ${threads} are asked for: use --threads 1, or --engine auto`,
+    );
+  }
+  if ('native' in loaded) return;
+  if (threads > 1) {
+    throw refused(
+      `only the linux engine runs on ${threads} threads, and it cannot run here: ${loaded.reason}; use --threads 1`,
+    );
+  }
+  if (name !== 'linux') return;
+  throw refused(
     `the linux engine cannot run here: ${loaded.reason}; --engine portable runs everywhere, --engine auto takes what there is`,
   );
+}
+
+function refused(why: string): DualportError {
+  return new DualportError('ENGINE', why);
 }
 
 /**
@@ -34,8 +50,8 @@ export function makeEngine(
   maxFlows: number,
   notice: Notice,
   loaded: Loaded = loadNative(),
-): Engine {
-  refuseEngine(name, loaded);
+): AnyEngine {
+  refuseEngine(name, 1, loaded);
   if (name === 'portable') return makePortableEngine(maxFlows);
   if ('native' in loaded) return makeLinuxEngine(loaded.native, maxFlows, notice);
   notice({ fallback: 'engine', text: `the linux engine is not here: ${loaded.reason}` });

@@ -5,21 +5,22 @@
 import { boundHosts } from '../config/listener-index.ts';
 import { formatBindHost } from '../config/port-spec.ts';
 import type { Rule } from '../config/rules.ts';
-import type { Engine, Listener, Plan } from '../engine/engine.ts';
+import type { Engine, Listener } from '../engine/engine.ts';
 import { errnoOf, listenError, noIpv6Error } from '../errors.ts';
 import { type Endpoint, familyOf, isLoopback } from '../net/address.ts';
 import type { HostFacts } from './host.ts';
+import type { RulePlan } from './plan.ts';
 
 /** How often a port chosen by the kernel for one family may turn out to be taken in the other. */
 const ephemeralTries = 16;
 
 /** @throws DualportError with advice; nothing is bound then */
 export async function bindRule(
-  engine: Engine,
+  engine: Engine<RulePlan>,
   rule: Rule,
-  plan: Plan,
+  plan: RulePlan,
   host: HostFacts,
-): Promise<readonly Listener[]> {
+): Promise<readonly Listener<RulePlan>[]> {
   const hosts = hostsToBind(rule, host);
   const ports = portsToTry(rule);
   for (const [i, port] of ports.entries()) {
@@ -57,13 +58,13 @@ function portsToTry(rule: Rule): readonly number[] {
 }
 
 async function bindAll(
-  engine: Engine,
+  engine: Engine<RulePlan>,
   rule: Rule,
-  plan: Plan,
+  plan: RulePlan,
   hosts: readonly Omit<Endpoint, 'port'>[],
   port: number,
-): Promise<Listener[] | { error: unknown; at: Endpoint }> {
-  const bound: Listener[] = [];
+): Promise<Listener<RulePlan>[] | { error: unknown; at: Endpoint }> {
+  const bound: Listener<RulePlan>[] = [];
   for (const host of hosts) {
     // The port that the kernel chose for the first address is the one for all of them.
     const at = { ...host, port: bound[0]?.local.port ?? port };

@@ -13,9 +13,10 @@ import type { Log } from '../log.ts';
 import { type Endpoint, type Family, familyOf, formatHost } from '../net/address.ts';
 import { compileApproach } from '../policy/approach.ts';
 import { compileDecide } from '../policy/decide.ts';
-import type { Pseudonyms as PolicyPseudonyms, Surroundings } from '../policy/surroundings.ts';
+import type { HostNetworks, Surroundings } from '../policy/surroundings.ts';
 import { Pseudonyms } from '../pseudo/pseudonyms.ts';
 import { readHostNetworks } from './host.ts';
+import { nowhere } from './plan.ts';
 import { keepsPseudo, pseudoRouteCommand } from './pseudo-routes.ts';
 
 const refreshMs = 10_000;
@@ -23,9 +24,10 @@ const refreshMs = 10_000;
 const leastPause = 100;
 
 type Showing = Pick<Plan, 'decide' | 'approach'>;
+type AnyEngine = Pick<Engine, 'name' | 'transparentObstacle'>;
 
 export class ClientAddresses {
-  readonly #engine: Engine;
+  readonly #engine: AnyEngine;
   readonly #settings: PseudoConfig;
   readonly #log: Log;
   readonly #changed: () => void;
@@ -39,7 +41,7 @@ export class ClientAddresses {
   #closed = false;
 
   /** @param changed called when plans have to be made again */
-  constructor(engine: Engine, settings: PseudoConfig, log: Log, changed: () => void) {
+  constructor(engine: AnyEngine, settings: PseudoConfig, log: Log, changed: () => void) {
     this.#engine = engine;
     this.#settings = settings;
     this.#log = log;
@@ -90,13 +92,19 @@ export class ClientAddresses {
     };
   }
 
-  /** Hears of a rule's ended flows before the log does. */
-  hear(rule: Rule, log: Plan['ended']): Plan['ended'] {
-    if (rule.source !== 'transparent') return log;
-    return (record) => {
-      this.#sayPlain(record);
-      log(record);
-    };
+  /**
+   * What this rule's flows are decided by, where that is all there is to it. Undefined for a rule that may use pseudo
+   * addresses: who has which is known to this thread alone.
+   */
+  aroundFor(rule: Rule): HostNetworks | undefined {
+    if (mayUsePseudo(rule)) return undefined;
+    const { own, networks } = showsClients(rule) ? this.#around : nowhere;
+    return { own, networks };
+  }
+
+  /** Of a flow that has ended. */
+  hear(record: FlowRecord): void {
+    if (record.plain !== undefined) this.#sayPlain(record);
   }
 
   async close(): Promise<void> {
@@ -108,7 +116,7 @@ export class ClientAddresses {
   async #look(): Promise<Surroundings> {
     const { name } = this.#engine;
     const pseudo = this.#pseudonyms === undefined ? nowhere.pseudo : await keepsPseudo(this.#settings, name);
-    return { ...readHostNetworks(), pseudo, pseudonyms: this.#pseudonyms ?? nobody };
+    return { ...readHostNetworks(), pseudo, pseudonyms: this.#pseudonyms ?? nowhere.pseudonyms };
   }
 
   #schedule(tookMs: number): void {
@@ -153,15 +161,6 @@ export class ClientAddresses {
   }
 }
 
-const nobody: PolicyPseudonyms = {
-  of: () => {
-    throw new Error('a rule that uses no pseudo addresses asked for one');
-  },
-  hasOneFor: () => false,
-};
-
-const nowhere: Surroundings = { own: [], networks: [], pseudo: { 4: false, 6: false }, pseudonyms: nobody };
-
 const plainTexts: Readonly<Record<PlainReason, string>> = {
   'same-subnet': 'it is in the same subnet as the upstream, which would answer it directly',
   'upstream-itself': 'it is the upstream itself',
@@ -185,7 +184,7 @@ function routelessText({ source, mismatch }: Rule, upstream: Family): string {
     : `${missing}, so ${clients} cannot reach IPv${upstream} upstreams`;
 }
 
-function refuseTransparent(rule: Rule, engine: Engine): void {
+function refuseTransparent(rule: Rule, engine: AnyEngine): void {
   const obstacle = engine.transparentObstacle();
   if (obstacle === undefined) return;
   const { code, needs } = obstacles[obstacle];

@@ -16,11 +16,12 @@ import { defaultLauncherSocket } from '../config/launcher-socket.ts';
 import type { RuleOptionValues } from '../config/options.ts';
 import type { Protocol } from '../config/port-spec.ts';
 import type { SourceMode } from '../config/rules.ts';
-import type { Giver, Handover, Listener, Plan } from '../engine/engine.ts';
+import type { Giver, Handover, Listener } from '../engine/engine.ts';
 import { type EngineName, makeHandover } from '../engine/select.ts';
 import { DualportError, errnoOf, messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { type Address, type Endpoint, formatAddress } from '../net/address.ts';
+import type { RulePlan } from './plan.ts';
 import { nameOf, type Registration, readRegistration, ruleOf } from './registration.ts';
 import type { Service } from './service.ts';
 import { isStaleSocket } from './stale-socket.ts';
@@ -181,7 +182,7 @@ class Launcher {
     this.#over.abort();
   }
 
-  async #adopt(plan: Plan): Promise<readonly Listener[]> {
+  async #adopt(plan: RulePlan): Promise<readonly Listener<RulePlan>[]> {
     const { engine } = this.#service;
     if (engine.adopt === undefined) throw new Error(`the ${engine.name} engine adopts no sockets`);
     return [await engine.adopt(this.#registration.port.protocol, this.#giver.take(), plan)];

@@ -4,9 +4,11 @@
  *
  *     max flows = (open files - 192 for the process itself - listeners) / 3, at most 65 536
  *
- * The 192 are 64 for Node and its admin address, and 128 for the pipes through which the Linux engine splices. A flow holds two descriptors, and a third while two upstream addresses race. One rule may have half of the
- * flows when there are several rules, one source a quarter, and all UDP flows together half. Where containers or
- * launchers bring rules, the descriptors of as many as they may bring are counted from the start.
+ * The 192 are 64 for Node and its admin address, and 128 for the pipes through which the Linux engine splices; every
+ * further thread has such pipes too, and 8 for itself. A flow holds two descriptors, and a third while two upstream
+ * addresses race. One rule may have half of the flows when there are several rules, one source a quarter, and all
+ * UDP flows together half. Where containers or launchers bring rules, the descriptors of as many as they may bring
+ * are counted from the start.
  */
 import type { Config } from '../config/load.ts';
 import type { Rule } from '../config/rules.ts';
@@ -14,16 +16,18 @@ import type { FlowLimits } from '../engine/admission.ts';
 import { attemptsAtOnce } from '../engine/race.ts';
 
 const reservedFiles = 192;
+const reservedFilesOfThread = 136;
 const mostFlows = 65_536;
 const mostRules = 1024;
 const mostLaunchersAtOnce = 10_000;
+const filesOfLauncher = 2;
 /** Below this the limit of open files leaves no room for a service. */
 const leastFlows = 8;
 
 /** Most flows at once over all rules. */
 export function maxFlows(config: Config, openFiles: number): number {
   if (config.maxFlows !== undefined) return config.maxFlows;
-  return Math.max(leastFlows, Math.min(mostFlows, flowsThatFit(config, openFiles)));
+  return Math.max(leastFlows, config.threads, Math.min(mostFlows, flowsThatFit(config, openFiles)));
 }
 
 /** A limit that was set but does not fit: true when descriptors could run out. */
@@ -32,24 +36,31 @@ export function exceedsOpenFiles(config: Config, openFiles: number): boolean {
 }
 
 /** Most rules that may come beside those of the configuration: their listeners may have a quarter of the files. */
-export function mostAddedRules(openFiles: number): number {
-  return mostThatFit(mostRules, openFiles);
+export function mostAddedRules(openFiles: number, threads: number): number {
+  return mostThatFit(mostRules, filesOfRule(threads), openFiles);
 }
 
 /** The same for launchers, each of which has a connection and a listener here. */
 export function mostLaunchers(openFiles: number): number {
-  return mostThatFit(mostLaunchersAtOnce, openFiles);
+  return mostThatFit(mostLaunchersAtOnce, filesOfLauncher, openFiles);
 }
 
-function mostThatFit(most: number, openFiles: number): number {
-  return Math.max(leastFlows, Math.min(most, Math.floor((openFiles - reservedFiles) / 8)));
+function mostThatFit(most: number, files: number, openFiles: number): number {
+  return Math.max(leastFlows, Math.min(most, Math.floor((openFiles - reservedFiles) / (4 * files))));
+}
+
+/** A listener on each thread, for each family. */
+function filesOfRule(threads: number): number {
+  return 2 * threads;
 }
 
 function flowsThatFit(config: Config, openFiles: number): number {
-  const added = config.docker === undefined ? 0 : mostAddedRules(openFiles);
+  const { rules, threads } = config;
+  const added = config.docker === undefined ? 0 : mostAddedRules(openFiles, threads);
   const launchers = config.launchers === undefined ? 0 : mostLaunchers(openFiles);
-  const listeners = 2 * (config.rules.length + added + launchers);
-  return Math.floor((openFiles - reservedFiles - listeners) / (1 + attemptsAtOnce));
+  const listeners = filesOfRule(threads) * (rules.length + added) + filesOfLauncher * launchers;
+  const reserved = reservedFiles + (threads - 1) * reservedFilesOfThread;
+  return Math.floor((openFiles - reserved - listeners) / (1 + attemptsAtOnce));
 }
 
 export function flowLimits(rule: Rule, rules: number, flows: number): FlowLimits {

@@ -2,9 +2,10 @@
  * The counters of every rule in Prometheus' text format 0.0.4. Names follow its naming rules (base units,
  * `_total`); no label holds anything a client can choose, so the number of series is bounded by the rules.
  */
-import { type CounterName, readCounter } from '../flow/counters.ts';
+import { type CounterName, sumCounter } from '../flow/counters.ts';
 import { droppedLines } from '../log.ts';
 import type { RunningRule, Service } from './service.ts';
+import { threadsOf } from './status.ts';
 
 interface Series {
   readonly counter: CounterName;
@@ -138,9 +139,9 @@ export function metricsText(service: Service, version: string, reloads: ReloadHi
 }
 
 function metricText({ name, type, help, series }: Metric, rules: readonly RunningRule[]): string {
-  const lines = rules.flatMap(({ rule, group }) =>
+  const lines = rules.flatMap(({ rule, counters }) =>
     series.map(({ counter, labels }) =>
-      line(name, { rule: rule.name, ...labels }, readCounter(group.counters, counter)),
+      line(name, { rule: rule.name, ...labels }, sumCounter(counters, counter)),
     ),
   );
   return [...heading(name, type, help), ...lines].join('\n');
@@ -163,6 +164,14 @@ function processLines(service: Service, version: string, reloads: ReloadHistory)
     line('dualport_build_info', build, 1),
     ...heading('dualport_flows_limit', 'gauge', 'Most flows at once.'),
     line('dualport_flows_limit', {}, service.maxFlows),
+    ...heading(
+      'dualport_thread_flows_active',
+      'gauge',
+      'Flows that exist now, by the thread that relays them.',
+    ),
+    ...threadsOf(service).map(({ flowsActive }, i) =>
+      line('dualport_thread_flows_active', { thread: String(i + 1) }, flowsActive),
+    ),
     ...heading('dualport_config_reloads_total', 'counter', 'Reloads by their result.'),
     line('dualport_config_reloads_total', { result: 'success' }, reloads.succeeded),
     line('dualport_config_reloads_total', { result: 'failure' }, reloads.failed),

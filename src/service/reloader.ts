@@ -11,6 +11,7 @@ import type { Service } from './service.ts';
 /** What is made once when the process starts. */
 const atStartOnly = [
   'engine',
+  'threads',
   'maxFlows',
   'admin',
   'docker',

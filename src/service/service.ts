@@ -8,31 +8,31 @@
  * Beside the configuration's rules there are those that others add one by one and take away again (containers,
  * launchers). They are all or nothing each for itself, no reload touches them, and whoever has a port keeps it.
  */
+import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/load.ts';
 import type { Rule } from '../config/rules.ts';
-import { RuleGroup } from '../engine/admission.ts';
-import type { Engine, Listener, Plan } from '../engine/engine.ts';
-import { makeEngine } from '../engine/select.ts';
+import type { RuleGroup } from '../engine/admission.ts';
+import type { Listener } from '../engine/engine.ts';
 import { DualportError, messageOf } from '../errors.ts';
-import type { LateUpstreams } from '../flow/flow.ts';
+import type { Counters } from '../flow/counters.ts';
+import type { FlowRecord, LateUpstreams } from '../flow/flow.ts';
 import { type Log, LogBudget } from '../log.ts';
 import { type Endpoint, formatEndpoint } from '../net/address.ts';
-import { compileTrust } from '../policy/decide.ts';
 import { bindRule } from './bind.ts';
 import { ClientAddresses } from './client-addresses.ts';
-import { flowLog } from './flow-log.ts';
+import { flowLineCounts, flowLog } from './flow-log.ts';
 import { type HostFacts, openFileLimit, readHostFacts } from './host.ts';
 import { exceedsOpenFiles, flowLimits, maxFlows } from './limits.ts';
+import { makePlan, type RulePlan, reachedNobody } from './plan.ts';
 import { reconcile } from './reconcile.ts';
 import { Resolver } from './resolver.ts';
+import { Threads } from './threads.ts';
 
-/** RFC 8305 §5 recommends 250 ms and calls less than 100 ms too eager. */
-const raceMs = 250;
 /** How often a drain looks whether it is done. */
 const drainPollMs = 25;
 
-type Open = (plan: Plan) => Promise<readonly Listener[]>;
+type Open = (plan: RulePlan) => Promise<readonly Listener<RulePlan>[]>;
 
 /** What others bring with a rule of their own. */
 export interface Brought {
@@ -46,12 +46,16 @@ export interface RunningRule {
   readonly rule: Rule;
   readonly brought: Brought;
   readonly group: RuleGroup;
-  readonly listeners: readonly Listener[];
+  /** A block for each thread. */
+  readonly counters: readonly Counters[];
+  readonly listeners: readonly Listener<RulePlan>[];
   readonly upstreams: readonly Endpoint[];
 }
 
+type Planned = Pick<RunningRule, 'rule' | 'brought' | 'group' | 'upstreams'>;
+
 export class Service {
-  readonly engine: Engine;
+  readonly engine: Threads;
   readonly maxFlows: number;
   readonly startedAt: Date = new Date();
   draining = false;
@@ -63,6 +67,8 @@ export class Service {
   readonly #running = new Map<string, RunningRule>();
   /** The names of those among them that are not the configuration's. */
   readonly #added = new Set<string>();
+  /** How often plans had to be made again, for other reasons than the rules. */
+  #changes = 0;
   #config: Config;
   #last: Promise<void> = Promise.resolve();
 
@@ -71,14 +77,21 @@ export class Service {
     const openFiles = openFileLimit();
     this.#config = config;
     this.#log = log;
-    this.#budget = new LogBudget(log);
+    const lineCounts = flowLineCounts();
+    this.#budget = new LogBudget(log, undefined, lineCounts);
     this.#unreached = unreached;
-    this.#resolver = new Resolver(log, () => this.#replacePlans());
+    const changed = () => {
+      this.#changes++;
+      void this.#replacePlans();
+    };
+    this.#resolver = new Resolver(log, changed);
     this.maxFlows = maxFlows(config, openFiles);
-    this.engine = makeEngine(config.engine, this.maxFlows, ({ fallback, text }) => {
-      log.warn({ fallback, reason: text }, 'falling back');
-    });
-    this.#clients = new ClientAddresses(this.engine, config.pseudo, log, () => this.#replacePlans());
+    const settings = { ...config, maxFlows: this.maxFlows };
+    this.engine = new Threads(settings, log, lineCounts, (record) => this.#hear(record));
+    this.#clients = new ClientAddresses(this.engine, config.pseudo, log, changed);
+    const processors = availableParallelism();
+    if (config.threads > processors)
+      log.warn({ threads: config.threads, processors }, 'more threads than processors only take turns');
     if (exceedsOpenFiles(config, openFiles)) {
       log.warn(
         { maxFlows: this.maxFlows, openFiles },
@@ -116,7 +129,7 @@ export class Service {
       if (!this.#added.has(rule.name)) return;
       await this.#clients.follow([rule]);
       await this.#resolver.follow([rule]);
-      this.#replacePlan(rule);
+      await this.#replacePlan(rule);
       this.#retain(this.#config);
     });
   }
@@ -152,7 +165,7 @@ export class Service {
       this.#retain(this.#config);
     }
     // One of several rules may have fewer flows than a single one.
-    if (this.#running.size === 2) this.#replacePlans();
+    if (this.#running.size === 2) await this.#replacePlans();
   }
 
   /** Every rule there is to be, with this configuration. */
@@ -187,7 +200,7 @@ export class Service {
     }
     this.#retain(config);
     for (const name of close) await this.#close(name);
-    for (const rule of keep) this.#replacePlan(rule);
+    await Promise.all(keep.map((rule) => this.#replacePlan(rule)));
     this.#warn(open, host);
   }
 
@@ -199,9 +212,9 @@ export class Service {
     await this.#last;
     const deadline = performance.now() + drainMs;
     await Promise.all(this.#listeners().map((listener) => listener.stop()));
-    while (this.engine.busyFlows() > 0 && performance.now() < deadline && !now.aborted)
+    while ((await this.engine.busyFlows()) > 0 && performance.now() < deadline && !now.aborted)
       await sleep(drainPollMs);
-    const cut = this.engine.busyFlows();
+    const cut = await this.engine.busyFlows();
     if (cut > 0) this.#log.warn({ flows: cut }, 'flows were cut at the end of the drain');
     await this.engine.close();
     await this.#clients.close();
@@ -233,15 +246,21 @@ export class Service {
     rule: Rule,
     open: Open,
     brought: Brought = {},
-    group: RuleGroup = new RuleGroup(),
+    group: RuleGroup = this.engine.makeGroup(),
   ): Promise<void> {
     if (this.draining) throw stopping();
+    const changes = this.#changes;
     const upstreams = this.#resolver.upstreams(rule);
-    const listeners = await open(this.#plan({ rule, brought, group, upstreams }));
-    this.#running.set(rule.name, { rule, brought, group, listeners, upstreams });
+    const counters = this.engine.countersOf(group);
+    const plan = this.#plan({ rule, brought, group, upstreams });
+    const listeners = await open(plan);
+    this.#running.set(rule.name, { rule, brought, group, counters, listeners, upstreams });
+    // Nobody knew meanwhile that this rule is to be told.
+    if (this.#changes !== changes) await this.#replacePlan(rule);
     const listen = listeners.map(({ local }) => formatEndpoint(local));
     const to = upstreams.map(formatEndpoint);
-    this.#log.info({ rule: rule.name, listen, to, source: rule.source }, 'listening');
+    const threads = plan.data === undefined ? 1 : this.engine.count;
+    this.#log.info({ rule: rule.name, listen, to, source: rule.source, threads }, 'listening');
   }
 
   #binding(rule: Rule, host: HostFacts): Open {
@@ -264,44 +283,44 @@ export class Service {
     return [running];
   }
 
-  #replacePlan(rule: Rule): void {
+  /** Done when every thread has the new one. */
+  async #replacePlan(rule: Rule): Promise<void> {
     const running = this.#running.get(rule.name);
     if (running === undefined) return;
     const upstreams = this.#resolver.upstreams(rule);
     const changed = { ...running, rule, upstreams };
     this.#running.set(rule.name, changed);
     const plan = this.#plan(changed);
-    for (const listener of running.listeners) listener.replace(plan);
+    await Promise.all(running.listeners.map((listener) => listener.replace(plan)));
   }
 
-  #replacePlans(): void {
-    for (const { rule } of this.rules) this.#replacePlan(rule);
+  async #replacePlans(): Promise<void> {
+    await Promise.all(this.rules.map(({ rule }) => this.#replacePlan(rule)));
   }
 
-  #plan({ rule, brought, group, upstreams }: Omit<RunningRule, 'listeners'>): Plan {
+  #plan({ rule, brought, group, upstreams }: Planned): RulePlan {
     const { accessLog } = this.#config;
     const rules = this.#config.rules.length + this.#added.size;
-    return {
-      rule: rule.name,
-      ...this.#clients.compile(rule, upstreams, brought.late),
-      trusts: compileTrust(rule),
-      timeouts: { ...rule.timeouts, raceMs },
-      limits: flowLimits(rule, rules, this.maxFlows),
-      group,
-      ended: this.#clients.hear(rule, this.#ended(rule, flowLog(this.#log, this.#budget, accessLog))),
-    };
-  }
-
-  /** Whoever added a rule hears of it when nobody is there any more. */
-  #ended({ name }: Rule, logged: Plan['ended']): Plan['ended'] {
-    if (!this.#added.has(name)) return logged;
-    return (record) => {
+    const limits = flowLimits(rule, rules, this.maxFlows);
+    const logged = flowLog(this.#log, this.#budget, accessLog);
+    const ended = (record: FlowRecord) => {
+      this.#hear(record);
       logged(record);
-      if (record.reason.startsWith('connect-')) this.#unreached(name);
     };
+    const showing = this.#clients.compile(rule, upstreams, brought.late);
+    const around = brought.late === undefined ? this.#clients.aroundFor(rule) : undefined;
+    const data = around === undefined ? undefined : { rule, upstreams, around, limits, accessLog };
+    return { ...makePlan(rule, showing, limits, group, ended), data };
   }
 
-  #listeners(): readonly Listener[] {
+  /** What there is to an ended flow beside its line in the log, on whatever thread it was. */
+  #hear(record: FlowRecord): void {
+    this.#clients.hear(record);
+    // Whoever added a rule hears of it when nobody is there any more.
+    if (reachedNobody(record) && this.#added.has(record.rule)) this.#unreached(record.rule);
+  }
+
+  #listeners(): readonly Listener<RulePlan>[] {
     return this.rules.flatMap(({ listeners }) => listeners);
   }
 

@@ -1,7 +1,7 @@
 /**
  * What runs now, as plain values: the answer of `/status`, of `dualport status`, and of SIGUSR1.
  */
-import { readCounter } from '../flow/counters.ts';
+import { type CounterName, sumCounter } from '../flow/counters.ts';
 import { formatEndpoint } from '../net/address.ts';
 import type { Service } from './service.ts';
 
@@ -11,7 +11,16 @@ export interface Status {
   readonly ready: boolean;
   readonly uptimeSeconds: number;
   readonly maxFlows: number;
+  /** The main thread first. */
+  readonly threads: readonly ThreadStatus[];
   readonly rules: readonly RuleStatus[];
+}
+
+/** How the clients are spread. */
+export interface ThreadStatus {
+  readonly flowsActive: number;
+  /** Of the rules that run now. */
+  readonly flows: number;
 }
 
 export interface RuleStatus {
@@ -34,9 +43,10 @@ export function statusOf(service: Service, version: string): Status {
     ready: !service.draining,
     uptimeSeconds: Math.floor((Date.now() - service.startedAt.getTime()) / 1000),
     maxFlows: service.maxFlows,
-    rules: service.rules.map(({ rule, group, listeners, upstreams }) => {
-      const sum = (...names: readonly Parameters<typeof readCounter>[1][]) =>
-        names.reduce((total, name) => total + readCounter(group.counters, name), 0);
+    threads: threadsOf(service),
+    rules: service.rules.map(({ rule, counters, listeners, upstreams }) => {
+      const sum = (...names: readonly CounterName[]) =>
+        names.reduce((total, name) => total + sumCounter(counters, name), 0);
       return {
         name: rule.name,
         listen: listeners.map(({ local }) => formatEndpoint(local)),
@@ -56,4 +66,13 @@ export function statusOf(service: Service, version: string): Status {
       };
     }),
   };
+}
+
+export function threadsOf({ engine, rules }: Service): readonly ThreadStatus[] {
+  return Array.from({ length: engine.count }, (_, thread) => {
+    const blocks = rules.flatMap(({ counters }) => counters[thread] ?? []);
+    const sum = (...names: readonly CounterName[]) =>
+      names.reduce((total, name) => total + sumCounter(blocks, name), 0);
+    return { flowsActive: sum('tcpFlowsActive', 'udpFlowsActive'), flows: sum('tcpFlows', 'udpFlows') };
+  });
 }

@@ -104,7 +104,7 @@ const provoked: Readonly<Record<ErrorCode, () => unknown>> = {
   USAGE: load({ publish: ['8080:80'], connectTimeout: 'fast' }),
   PORT_SPEC: load({ publish: ['8080:http'] }),
   ADDRESS: load({ publish: ['8080:80'], allow: ['10.0.0.1/8'] }),
-  ENGINE: () => refuseEngine('linux', { reason: 'it runs on Linux, and this is darwin' }),
+  ENGINE: () => refuseEngine('linux', 1, { reason: 'it runs on Linux, and this is darwin' }),
   PORT_CONFLICT: load({ publish: ['8080:80', '[::]:8080:8080'], to: ['172.17.0.2'] }),
   SELF_CONNECT: load({ publish: ['8080:8080'], to: ['127.0.0.1'] }),
   CONFIG_FILE: load({ config: '/etc/dualport.yaml' }),

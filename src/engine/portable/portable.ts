@@ -8,8 +8,12 @@ import type { Engine, Listener, Plan } from '../engine.ts';
 import { listenTcp } from './tcp-listener.ts';
 import { listenUdp } from './udp-listener.ts';
 
+export interface PortableEngine extends Engine {
+  readonly name: 'portable';
+}
+
 /** @param maxFlows most flows at once, over all rules; choose it so that descriptors cannot run out */
-export function makePortableEngine(maxFlows: number): Engine {
+export function makePortableEngine(maxFlows: number): PortableEngine {
   const context = new EngineContext(maxFlows, () => performance.now());
   return {
     name: 'portable',

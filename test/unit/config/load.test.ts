@@ -57,6 +57,7 @@ test('what nobody wrote has its default, and says so', () => {
     launchers: undefined,
     labels: { mirror: false, ports: defaultPorts, bind: defaultBind, maxPorts: 32 },
     engine: 'auto',
+    threads: 1,
     maxFlows: undefined,
     drainTimeoutMs: 8000,
     accessLog: false,
@@ -435,4 +436,14 @@ test('a file that may not be read says so', () => {
   };
   const make = () => loadConfig({ flags: { config: 'd.yaml' }, env: {}, readFile });
   refuses('CONFIG_FILE', 78, make, /^d\.yaml: the configuration file may not be read by this user/);
+});
+
+test('every thread is to have a flow at least', () => {
+  assert.equal(load({ ...publish, threads: '4', maxFlows: '4' }).threads, 4);
+  refuses(
+    'USAGE',
+    2,
+    () => load({ ...publish, threads: '4', maxFlows: '3' }),
+    /found 4 threads, and at most 3 flows/,
+  );
 });

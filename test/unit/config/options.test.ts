@@ -93,6 +93,7 @@ test('the defaults are the documented ones', () => {
     dockerMaxPorts: undefined,
     maxFlows: undefined,
     engine: 'auto',
+    threads: 1,
     drainTimeout: 8000,
     admin: undefined,
     dockerProxySocket: undefined,
@@ -118,6 +119,7 @@ test('the text of a default reads as the default where it is a value', () => {
     'logFormat',
     'pseudoV4',
     'pseudoV6',
+    'threads',
   ] as const) {
     assert.deepEqual(read(key, options[key].defaultText), optionDefaults[key]);
   }
@@ -161,6 +163,13 @@ test('a limit is a whole number from 1', () => {
   assert.equal(read('maxFlows', '10000000'), 10_000_000);
   for (const text of ['0', '-1', '1.5', '1e3', '10000001', '', 'many']) {
     refuses('maxFlows', text, /allowed: a whole number from 1 to 10000000$/);
+  }
+});
+
+test('threads are a whole number from 1 to 64', () => {
+  assert.equal(read('threads', '64'), 64);
+  for (const text of ['0', '65', '-1', '1.5', 'auto', '']) {
+    refuses('threads', text, /allowed: a whole number from 1 to 64$/);
   }
 });
 

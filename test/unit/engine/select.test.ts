@@ -34,10 +34,26 @@ test('portable is portable, and nothing is missed', async () => {
 
 test('linux by name is an error where it cannot run, and never a silent second best', () => {
   assert.throws(() => makeEngine('linux', 8, () => {}, missing), { code: 'ENGINE' });
-  assert.throws(() => refuseEngine('linux', missing), {
+  assert.throws(() => refuseEngine('linux', 1, missing), {
     code: 'ENGINE',
     message: /: there is none; --engine portable/,
   });
-  refuseEngine('auto', missing);
-  refuseEngine('portable', missing);
+  refuseEngine('auto', 1, missing);
+  refuseEngine('portable', 1, missing);
+});
+
+test('several threads are the linux engine, or an error that says why not', () => {
+  assert.throws(() => refuseEngine('auto', 3, missing), {
+    code: 'ENGINE',
+    message:
+      /only the linux engine runs on 3 threads, and it cannot run here: there is none; use --threads 1/,
+  });
+  assert.throws(() => refuseEngine('linux', 3, missing), { code: 'ENGINE', message: /there is none/ });
+  for (const found of [missing, loaded]) {
+    assert.throws(() => refuseEngine('portable', 2, found), {
+      code: 'ENGINE',
+      message: /runs on one thread, and 2 are asked for/,
+    });
+  }
+  refuseEngine('portable', 1, missing);
 });

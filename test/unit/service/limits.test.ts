@@ -14,10 +14,17 @@ test('flows are a third of the open files that are left, because a flow may hold
 
 test('where containers bring rules, room is kept for the listeners of as many as may come', () => {
   assert.deepEqual(
-    [64, 1024, 8192, 1_048_576, Number.POSITIVE_INFINITY].map(mostAddedRules),
+    [64, 1024, 8192, 1_048_576, Number.POSITIVE_INFINITY].map((files) => mostAddedRules(files, 1)),
     [8, 104, 1000, 1024, 1024],
   );
   assert.equal(maxFlows(config({ docker: 'true' }), 1024), Math.floor((1024 - 192 - 2 - 208) / 3));
+  assert.equal(mostAddedRules(8192, 2), 500, 'each has a listener on every thread');
+});
+
+test('each further thread needs descriptors for its pipes, itself and its listeners', () => {
+  assert.equal(maxFlows(config({ threads: '3' }), 4096), Math.floor((4096 - 192 - 2 * 136 - 2 * 3) / 3));
+  assert.equal(maxFlows(config({ threads: '64' }), 1024), 64, 'a flow for each at least');
+  assert.equal(exceedsOpenFiles(config({ threads: '64' }), 1024), true);
 });
 
 test('an unlimited number of open files gives no unlimited number of flows', () => {
