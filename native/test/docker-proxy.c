@@ -44,15 +44,20 @@ static bool readable(int fd, int ms) {
 
 static void remove_folder(void) {
   char command[128];
-  snprintf(command, sizeof command, "rm -rf %s", folder);
+  snprintf(command, sizeof command, "/bin/rm -rf %s", folder);
   CHECK(system(command) == 0);
 }
 
-/* Says on fd 3 that it ran, with what: a program in the stock one's place. */
+/* Says on fd 3 that it ran, with what: a program in the stock one's place. Signals are to be as they were. */
 static void write_stock(const char *path) {
   FILE *file = fopen(path, "w");
   CHECK(file != NULL);
-  fputs("#!/bin/sh\nhas4=; [ -S /proc/$$/fd/4 ] && has4=' with 4'\nprintf '%s' \"stock$has4: $*\" >&3\n", file);
+  fputs("#!/bin/sh\n"
+        "has4=; [ -S /proc/$$/fd/4 ] && has4=' with 4'\n"
+        "while read -r key value; do case $key in SigBlk:|SigIgn:) signals=$signals$value ;; esac; done </proc/$$/status\n"
+        "case $signals in *[!0]*) has4=\"$has4 with signals $signals\" ;; esac\n"
+        "printf '%s' \"stock$has4: $*\" >&3\n",
+        file);
   CHECK(fclose(file) == 0 && chmod(path, 0755) == 0);
 }
 
@@ -412,6 +417,7 @@ static void what_is_not_plainly_a_port_is_the_stock_programs(void) {
       WORDS("-proto", "tcp", "-host-ip", "127.0.0.1", "-host-port", "9", "-container-ip", "198.18.0.2", "-container-port", "9", "-new"),
       WORDS("-proto", "tcp", "-host-ip", "127.0.0.1", "-host-port", "0", "-container-ip", "198.18.0.2", "-container-port", "9"),
       WORDS("-proto", "tcp", "-host-ip", "127.0.0.1", "-host-port", "65536", "-container-ip", "198.18.0.2", "-container-port", "9"),
+      WORDS("-proto", "tcp", "-host-ip", "127.0.0.1", "-host-port", "4294967305", "-container-ip", "198.18.0.2", "-container-port", "9"),
       WORDS("-proto", "tcp", "-host-ip", "127.0.0.1", "-host-port", "0x50", "-container-ip", "198.18.0.2", "-container-port", "9"),
       WORDS("-proto", "tcp", "-host-ip", "127.0.0.1", "-host-port", "", "-container-ip", "198.18.0.2", "-container-port", "9"),
       WORDS("-proto", "tcp", "-host-ip", "localhost", "-host-port", "9", "-container-ip", "198.18.0.2", "-container-port", "9"),
@@ -460,6 +466,8 @@ static void whoever_greets_otherwise_is_not_dualport(void) {
   for (size_t i = 0; i < sizeof greetings / sizeof *greetings; i++) {
     struct launched launched = launch_port("tcp", "127.0.0.1", free_port());
     int connection = dualport_greets(dualport, greetings[i]);
+    char record[16];
+    CHECK(recv(connection, record, sizeof record, 0) == 0); /* it is told nothing, and given nothing */
     CHECK(is_report(launched, stock_says(port_text)));
     CHECK(ends(launched) == 0);
     close(connection);
@@ -542,7 +550,7 @@ static void without_a_stock_program_dockerd_is_told_why(void) {
 
 /* In PATH, in a copy, or named: it never starts itself, and never another launcher that would start it again. */
 static void it_is_not_its_own_stock_program(void) {
-  char copy[112], command[256], path[512];
+  char copy[112], command[512], path[512];
   unlink(socket_path);
   snprintf(copy, sizeof copy, "%s/copy", folder);
   CHECK(mkdir(copy, 0700) == 0);
@@ -560,12 +568,22 @@ static void it_is_not_its_own_stock_program(void) {
     CHECK(ends(launched) == 1);
   }
   char *before = strdup(getenv("PATH"));
-  snprintf(path, sizeof path, "::relative:%s:/usr/bin:/bin", folder); /* where the stand-in lies */
+  snprintf(path, sizeof path, "::relative:%s:%s:/usr/bin:/bin", copy, folder); /* itself, then the stand-in */
   setenv("DUALPORT_STOCK_DOCKER_PROXY", "", 1);
   setenv("PATH", path, 1);
   struct launched launched = launch_with((char *[]){copied, "-proto", "sctp", NULL}, NONE, NONE);
   CHECK(is_report(launched, "stock: -proto sctp"));
   CHECK(ends(launched) == 0);
+
+  char other[112];
+  snprintf(other, sizeof other, "%s/other", folder);
+  snprintf(command, sizeof command, "mkdir %s && cp %s %s", other, copied, other);
+  CHECK(system(command) == 0);
+  snprintf(path, sizeof path, "%s:%s", copy, other); /* each could start the other, for ever */
+  setenv("PATH", path, 1);
+  launched = launch_with((char *[]){copied, "-proto", "sctp", NULL}, NONE, NONE);
+  CHECK(strncmp(reports(launched), "1\nthis is not a TCP or UDP port", 31) == 0);
+  CHECK(ends(launched) == 1);
   setenv("PATH", before, 1);
   free(before);
   setenv("DUALPORT_STOCK_DOCKER_PROXY", stock_path, 1);
