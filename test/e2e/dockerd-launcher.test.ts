@@ -321,6 +321,7 @@ describe('with launchers', () => {
       t.after(() => site.dockerd.tryDocker('rm', '-f', 'phoenix').then(() => {}));
       await site.dockerd.run('phoenix', run);
       const load = site.steady('127.0.0.1', port, 3000);
+      await sleep(400);
       for (let i = 0; i < 3; i++) {
         await site.dockerd.docker('rm', '-f', 'phoenix');
         await site.dockerd.run('phoenix', run);
