@@ -15,11 +15,13 @@ import { loadNative } from '../../src/engine/linux/load.ts';
 import type { Status } from '../../src/service/status.ts';
 import { until } from '../engine/harness.ts';
 import { freePort, freeRange, main, Running, runToEnd } from '../support/process.ts';
+import { skipUnless } from '../support/requirements.ts';
 
 const loaded = loadNative();
 // In CI the core must be there.
 const skip = 'reason' in loaded && process.env['CI'] !== 'true' ? loaded.reason : false;
-const test = (title: string, run: () => Promise<void>) => nodeTest(title, { skip }, run);
+const test = (title: string, run: () => Promise<void>, also: typeof skip = false) =>
+  nodeTest(title, { skip: skip || also }, run);
 
 const directory = mkdtempSync(join(tmpdir(), 'dualport-threads-'));
 const running: Running[] = [];
@@ -371,10 +373,11 @@ test('SIGTERM closes the ports of every thread and lets all flows end', async ()
   assert.equal(process.said('flows were cut at the end of the drain').length, 0);
 });
 
-/** 0A is LISTEN; what is there of the process, by the sockets it has. */
-function listens(process: Running, port: number): boolean {
+const listens = (process: Running, port: number) => listeningSockets(process, port) > 0;
+
+function listeningSockets(process: Running, port: number): number {
   const { stdout } = spawnSync('ss', ['-Hlntp', `sport = :${port}`], { encoding: 'utf8' });
-  return stdout.includes(`pid=${process.child.pid},`);
+  return stdout.split('\n').filter((line) => line.includes(`pid=${process.child.pid},`)).length;
 }
 
 for (const [title, drainTimeout, second] of [
@@ -428,6 +431,58 @@ async function eventually(attempt: () => Promise<unknown>, what: string): Promis
     }
   }
 }
+
+test(
+  'a rule that shows its clients as they are is on every thread, and what that comes to is said once',
+  async () => {
+    const port = await freePort();
+    const process = await ready([...publish(port), '--source', 'transparent', '--mismatch', 'refuse']);
+    assert.equal((await process.says('listening'))['threads'], threads);
+    // The address of these is the upstream's own, so they go without.
+    assert.deepEqual(await attempts(port), new Set(['ping']));
+    const said = /^the upstream saw dualport and not this client/;
+    const lines = () => process.lines.filter(({ msg }) => said.test(String(msg)));
+    await until(() => lines().length > 0, 'the reason');
+    process.signal('SIGTERM');
+    await process.exit;
+    assert.deepEqual(
+      lines().map(({ reason }) => reason),
+      ['upstream-itself'],
+    );
+  },
+  skipUnless('root'),
+);
+
+test('a rule with pseudo addresses is served by the main thread alone, also when it becomes one', async () => {
+  const port = await freePort();
+  const socketPath = join(directory, 'pseudo.sock');
+  const path = join(directory, 'pseudo.yaml');
+  const rule = (source: string) => writeConfig(path, [`${port}:${echoPort}`], `    source: ${source}\n`);
+  const reload = async (source: string, times: number) => {
+    rule(source);
+    process.signal('SIGHUP');
+    await process.says('configuration reloaded', times);
+  };
+  rule('none');
+  const process = await ready(['-c', path, '--admin', socketPath, '--state-dir', directory]);
+  const sockets = () => listeningSockets(process, port);
+  assert.equal(sockets(), 2 * threads);
+  const flows = await connectedTo(port, 12);
+  await reload('pseudo', 1);
+  assert.equal(sockets(), 2);
+  const before = await statusOf(socketPath);
+  // No route keeps packets to such addresses here, so none can be used.
+  assert.deepEqual(await attempts(port), new Set(['ECONNRESET']));
+  const after = await statusOf(socketPath);
+  const more = after.threads.map(({ flows }, i) => flows - (before.threads[i]?.flows ?? 0));
+  assert.deepEqual(more, [30, 0, 0]);
+  await reload('none', 2);
+  assert.deepEqual(await attempts(port), new Set(['ping']));
+  for (const flow of flows) {
+    flow.write('still');
+    assert.equal(String((await once(flow, 'data'))[0]), 'still');
+  }
+});
 
 test('a thread that dies takes the process with it, and says so', async () => {
   const port = await freePort();
