@@ -11,15 +11,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, test as nodeTest } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { loadNative } from '../../src/engine/linux/load.ts';
 import type { Status } from '../../src/service/status.ts';
 import { until } from '../engine/harness.ts';
 import { freePort, freeRange, main, Running, runToEnd } from '../support/process.ts';
-import { skipUnless } from '../support/requirements.ts';
+import { skipUnless, skipWithoutCore } from '../support/requirements.ts';
 
-const loaded = loadNative();
-// In CI the core must be there.
-const skip = 'reason' in loaded && process.env['CI'] !== 'true' ? loaded.reason : false;
+const skip = skipWithoutCore();
 const test = (title: string, run: () => Promise<void>, also: typeof skip = false) =>
   nodeTest(title, { skip: skip || also }, run);
 

@@ -8,11 +8,11 @@ import { loadNative } from '../../src/engine/linux/load.ts';
 import type { Protocol } from '../../src/flow/flow.ts';
 import type { Endpoint } from '../../src/net/address.ts';
 import { descriptorsSettled, openDescriptors } from '../support/fds.ts';
+import { skipWithoutCore } from '../support/requirements.ts';
 import { at, Harness, until } from './harness.ts';
 
 const loaded = loadNative();
-// In CI the core must be there.
-const skip = 'reason' in loaded && process.env['CI'] !== 'true' ? loaded.reason : false;
+const skip = skipWithoutCore();
 
 /** Three engines, each in a harness of its own; what is left open is found out. */
 async function withEngines(

@@ -7,15 +7,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { pino } from 'pino';
 import { type Config, loadConfig } from '../../../src/config/load.ts';
 import type { Rule } from '../../../src/config/rules.ts';
-import { loadNative } from '../../../src/engine/linux/load.ts';
 import { readCounter } from '../../../src/flow/counters.ts';
 import { Service } from '../../../src/service/service.ts';
 import { threadsOf } from '../../../src/service/status.ts';
 import { until } from '../../engine/harness.ts';
+import { skipWithoutCore } from '../../support/requirements.ts';
 
-const loaded = loadNative();
-// In CI the core must be there.
-const skip = 'reason' in loaded && process.env['CI'] !== 'true' ? loaded.reason : false;
+const skip = skipWithoutCore();
 const test = (title: string, run: () => Promise<void>) => nodeTest(title, { skip }, run);
 
 const threads = 3;
