@@ -65,9 +65,9 @@ test(
   },
 );
 
-test('it is at most 300 kB to load and 1 MB on disk', () => {
-  assert.ok(packed.size < 300_000, `${packed.size}`);
-  assert.ok(packed.unpackedSize < 1_000_000, `${packed.unpackedSize}`);
+test('it is at most 400 kB to load and 1.2 MB on disk', () => {
+  assert.ok(packed.size < 400_000, `${packed.size}`);
+  assert.ok(packed.unpackedSize < 1_200_000, `${packed.unpackedSize}`);
 });
 
 test('nothing of ours runs when the package is installed', () => {
