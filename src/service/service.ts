@@ -29,6 +29,8 @@ import { reconcile } from './reconcile.ts';
 import { Resolver } from './resolver.ts';
 import { Threads } from './threads.ts';
 
+/** How long what a rule needed is kept behind it. */
+const forgetMs = 200;
 /** How often a drain looks whether it is done. */
 const drainPollMs = 25;
 
@@ -71,6 +73,7 @@ export class Service {
   #changes = 0;
   #config: Config;
   #last: Promise<void> = Promise.resolve();
+  #forgetting: NodeJS.Timeout | undefined;
 
   /** @param unreached called when a flow of an added rule has reached no upstream */
   constructor(config: Config, log: Log, unreached: (rule: string) => void = () => {}) {
@@ -130,7 +133,7 @@ export class Service {
       await this.#clients.follow([rule]);
       await this.#resolver.follow([rule]);
       await this.#replacePlan(rule);
-      this.#retain(this.#config);
+      this.#retainSoon();
     });
   }
 
@@ -139,7 +142,7 @@ export class Service {
     return this.#inTurn(async () => {
       if (!this.#added.delete(name)) return;
       await this.#close(name);
-      this.#retain(this.#config);
+      this.#retainSoon();
     });
   }
 
@@ -160,9 +163,8 @@ export class Service {
       await this.#openOne(rule, open, brought);
     } catch (error) {
       this.#added.delete(rule.name);
+      this.#retainSoon();
       throw error;
-    } finally {
-      this.#retain(this.#config);
     }
     // One of several rules may have fewer flows than a single one.
     if (this.#running.size === 2) await this.#replacePlans();
@@ -178,6 +180,14 @@ export class Service {
     const wanted = this.#wanted(config);
     this.#resolver.retain(wanted);
     this.#clients.retain(wanted);
+  }
+
+  /** Every rule is looked at for it: where thousands come and go one by one that is done once for many of them. */
+  #retainSoon(): void {
+    this.#forgetting ??= setTimeout(() => {
+      this.#forgetting = undefined;
+      void this.#inTurn(async () => this.#retain(this.#config));
+    }, forgetMs).unref();
   }
 
   async #apply(config: Config): Promise<void> {
@@ -207,6 +217,7 @@ export class Service {
   /** No new flows; waits for those that are busy, then resets the rest. */
   async stop(drainMs: number, now: AbortSignal): Promise<void> {
     this.draining = true;
+    clearTimeout(this.#forgetting);
     this.#resolver.close();
     // What is being opened now must be closed with the rest.
     await this.#last;
