@@ -3,6 +3,7 @@
  * whatever family the program in the container speaks, and through restarts of everything.
  */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -218,26 +219,47 @@ describe('with launchers', () => {
     for (const answer of await Promise.all(asked)) assert.match(answer, answerOf('fresh'));
   });
 
-  test('a range of 50 ports answers on both families, each with its own', options, async (t) => {
-    await site.run(t, 'range', { publish: ['9000-9049:9000-9049'], listen: ['tcp 0.0.0.0 9000-9049'] });
-    assert.equal(site.dockerd.proxyPids.length, 100);
-    await site.known('range', 100);
+  test(
+    'a range of 50 ports answers on both families, each with its own, also after dualport is restarted',
+    options,
+    async (t) => {
+      await site.run(t, 'range', { publish: ['9000-9049:9000-9049'], listen: ['tcp 0.0.0.0 9000-9049'] });
+      assert.equal(site.dockerd.proxyPids.length, 100);
+      await site.known('range', 100);
+      for (const host of local) await everyPortAnswers(host, 'range');
+      const each = site.dockerd.proxyPids.map(memoryOf);
+      assert.ok(Math.max(...each) < 200, `a launcher has ${Math.max(...each)} kB of its own`);
+      await site.stopDualport();
+      await site.startDualport();
+      await site.known('range', 100);
+      for (const host of local) await everyPortAnswers(host, 'range');
+    },
+  );
+
+  async function everyPortAnswers(host: string, name: string): Promise<void> {
+    const authority = host.includes(':') ? `[${host}]` : host;
+    const urls = Array.from({ length: 50 }, (_, i) => `http://${authority}:${9000 + i}/`);
+    const args = ['-q', '-sS', '-g', '--noproxy', '*', '--max-time', '20', ...urls];
+    const { stdout, stderr } = await site.stage.run(site.world.host, 'curl', args);
+    const answers = stdout.split('\n').filter((line) => answerOf(name).test(line));
+    assert.equal(answers.length, 50, stderr);
+  }
+
+  test('a dualport of several threads serves launchers as well', options, async (t) => {
+    await site.stopDualport();
+    await site.startDualport(['--threads', '2']);
+    const port = site.port();
+    await site.run(t, 'threaded', {
+      publish: [`${port}:80`, `${port}:53/udp`],
+      listen: ['tcp 0.0.0.0 80', 'udp 0.0.0.0 53'],
+    });
     for (const host of local) {
-      const urls = Array.from(
-        { length: 50 },
-        (_, i) => `http://${host === '::1' ? '[::1]' : host}:${9000 + i}/`,
-      );
-      const args = ['-q', '-sS', '-g', '--noproxy', '*', '--max-time', '20', ...urls];
-      const { stdout, stderr } = await site.stage.run(site.world.host, 'curl', args);
-      assert.equal(
-        stdout
-          .trim()
-          .split('\n')
-          .filter((line) => answerOf('range').test(line)).length,
-        50,
-        stderr,
-      );
+      assert.match(await ask(host, port), answerOf('threaded'), host);
+      assert.match((await site.askUdp(site.world.host, host, port)).text, answerOf('threaded'), host);
     }
+    await site.stopDualport();
+    await site.startDualport();
+    for (const host of local) assert.match(await ask(host, port), answerOf('threaded'), host);
   });
 
   test('a container reaches itself and others by what is published', options, async (t) => {
@@ -456,6 +478,11 @@ describe('with launchers', () => {
     );
   });
 });
+
+/** What is a process's own, and its share of what it has in common with others, in kB. */
+function memoryOf(pid: number): number {
+  return Number(/^Pss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))?.[1]);
+}
 
 /** Connections that were accepted in a network namespace, ever. */
 function passiveOpens(snmp: string): number {
