@@ -79,6 +79,7 @@ for (const { what, answer, message } of [
     message: /403.*not for you/,
   },
   { what: 'garbage', answer: [200, '<html>'], message: /with what is no list/ },
+  { what: 'a list without its end', answer: [200, '[{}'], message: /hung up in the middle of its answer/ },
   {
     what: 'something else',
     answer: [200, '{}'],
