@@ -5,7 +5,7 @@
  */
 import { setImmediate } from 'node:timers/promises';
 import type { CloseReason, Protocol } from '../flow/flow.ts';
-import { Admission, type Place } from './admission.ts';
+import { Admission, type Place, type RuleGroup } from './admission.ts';
 import type { Listener } from './engine.ts';
 import { FailedUpstreams } from './failed-upstreams.ts';
 import { UdpPorts } from './udp-ports.ts';
@@ -18,6 +18,8 @@ export interface SweptFlow {
   isBusy(nowMs: number): boolean;
   checkIdle(nowMs: number): void;
   abort(reason: CloseReason): void;
+  /** The rule is gone, and with it who was to be connected. */
+  abandon?(group: RuleGroup): void;
 }
 
 export class EngineContext {
@@ -52,6 +54,14 @@ export class EngineContext {
     await Promise.all([...this.listeners].map((listener) => listener.close()));
     // A reset socket may close in one of the next turns of the event loop only, and its flow ends there.
     while (this.flows.size > 0) await setImmediate();
+  }
+
+  /**
+   * Nobody is connected any more for a rule that is gone: the address of its container may be another's before the next
+   * SYN is sent. What is relayed goes on.
+   */
+  abandon(group: RuleGroup): void {
+    for (const flow of [...this.flows]) flow.abandon?.(group);
   }
 
   /** A flow's place is free again. */

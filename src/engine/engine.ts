@@ -54,7 +54,7 @@ export interface Listener<P extends Plan = Plan> {
   replace(plan: P): void | Promise<void>;
   /** No new flows. TCP gives its port up at once; UDP keeps it until `close`, for the answers still due. */
   stop(): Promise<void>;
-  /** Stops and gives the port up. TCP flows go on; UDP flows, which share the socket, end. */
+  /** Stops and gives the port up. TCP flows that are connected go on; UDP flows, which share the socket, end. */
   close(): Promise<void>;
 }
 

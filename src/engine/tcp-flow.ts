@@ -21,7 +21,7 @@ import type {
 } from '../flow/flow.ts';
 import { type Endpoint, equalEndpoint } from '../net/address.ts';
 import { decode } from '../proxy-protocol/codec.ts';
-import type { Place } from './admission.ts';
+import type { Place, RuleGroup } from './admission.ts';
 import { headerBytes, makeUniqueId } from './announce.ts';
 import { plainCounter, refusalCounter } from './approach.ts';
 import type { EngineContext, SweptFlow } from './context.ts';
@@ -71,6 +71,10 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
   abort(reason: CloseReason): void {
     if (this.#relaying) this.abortRelay(reason);
     else this.#refuse(reason);
+  }
+
+  abandon(group: RuleGroup): void {
+    if (this.#race !== undefined && this.plan.group === group) this.#refuse('rule-changed');
   }
 
   /** Starts to connect. */

@@ -119,7 +119,7 @@ export type CloseReason =
   | 'limit-source'
   // a UDP flow that never had an answer made room for a new one
   | 'evicted'
-  // the rules changed and this UDP flow's upstream is no longer in them
+  // the rules changed: this UDP flow's upstream is no longer in them, or TCP was still connecting for one that is gone
   | 'rule-changed'
   | 'shutdown';
 

@@ -42,6 +42,8 @@ const platforms: readonly Platform[] = [
 /** The sources of the core in a folder of their own. */
 function copyOfSources(): string {
   const folder = mkdtempSync(join(directory, 'native-'));
+  // The launcher tells its version.
+  cpSync(join(root, 'package.json'), join(directory, 'package.json'));
   for (const name of readdirSync(join(root, 'native'))) {
     if (/^Makefile$|\.(c|h|sh)$/.test(name)) cpSync(join(root, 'native', name), join(folder, name));
   }

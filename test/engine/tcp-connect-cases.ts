@@ -103,6 +103,18 @@ export const tcpConnectCases: readonly Case[] = [
     },
   },
   {
+    title:
+      'whoever is still being connected when the listener is closed is reset: nobody is connected for it later',
+    async run(harness) {
+      const listener = await harness.listen('tcp', '127.0.0.1', [await silent(harness, '127.0.0.1')]);
+      const client = await harness.connect(listener.local);
+      await until(() => harness.count('tcpFlowsActive') === 1, 'the flow');
+      await listener.close();
+      assert.equal(await client.ending, 'ECONNRESET');
+      await until(() => harness.records[0]?.reason === 'rule-changed', 'the reason', 1000);
+    },
+  },
+  {
     title: 'a client that resets while the upstream is still silent ends the attempt',
     async run(harness) {
       const { local } = await harness.listen('tcp', '127.0.0.1', [await silent(harness, '127.0.0.1')]);

@@ -63,6 +63,7 @@ class TcpListener implements Listener, SlotOwner {
 
   async close(): Promise<void> {
     await this.stop();
+    this.#context.abandon(this.#group);
   }
 
   happened(core: Core): void {

@@ -48,6 +48,7 @@ class TcpListener implements Listener {
 
   async close(): Promise<void> {
     await this.stop();
+    this.#context.abandon(this.#plan.group);
   }
 
   #accept(socket: Socket): void {
