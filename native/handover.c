@@ -11,6 +11,7 @@
 #include "table.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -52,7 +53,7 @@ static int bound(const char *path, size_t length) {
   int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
   if (fchmod(fd, S_IRUSR | S_IWUSR) == 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
-      listen(fd, SOMAXCONN) == 0)
+      listen(fd, INT_MAX /* the kernel cuts it; musl's SOMAXCONN is 128 */) == 0)
     return fd;
   int error = errno;
   close(fd);
