@@ -50,14 +50,14 @@ static void remove_folder(void) {
 
 /*
  * Says on fd 3 that it ran, with what: a program in the stock one's place. Signals are to be as they were, which is not to
- * be told of two that glibc has for itself: its posix_spawn, by which make starts this, leaves them ignored.
+ * be told of two that glibc has for itself: its posix_spawn, by which make starts this, leaves them ignored (qemu one of them).
  */
 static void write_stock(const char *path) {
   FILE *file = fopen(path, "w");
   CHECK(file != NULL);
   fputs("#!/bin/sh\n"
         "has4=; [ -S /proc/$$/fd/4 ] && has4=' with 4'\n"
-        "while read -r key value; do case $key in SigBlk:|SigIgn:) signals=$signals${value%180000000} ;; esac; done </proc/$$/status\n"
+        "while read -r key value; do case $key in SigBlk:|SigIgn:) signals=$signals${value%[01]80000000} ;; esac; done </proc/$$/status\n"
         "case $signals in *[!0]*) has4=\"$has4 with signals $signals\" ;; esac\n"
         "printf '%s' \"stock$has4: $*\" >&3\n",
         file);
