@@ -1,7 +1,8 @@
 /*
- * What the kernel may say of datagrams, and more: recvmmsg, sendmmsg, sendmsg and epoll_wait answer as the input has it:
- * lengths, trains, control messages that are cut, foreign or wrong, senders, errors, half-done calls. Nothing is read but
- * what was received (the rest of a buffer is poisoned), no message is sent that the kernel would not take as meant.
+ * What the kernel may say of datagrams, and more: recvmmsg, sendmmsg, sendmsg, send and epoll_wait answer as the input
+ * has it: lengths, trains, control messages that are cut, foreign or wrong, senders, errors, half-done calls. Nothing
+ * is read but what was received (the rest of a buffer is poisoned), no message is sent that the kernel would not take
+ * as meant.
  *
  * As long as an input has no failures and no nonsense it is held to the order, too: the payloads of each client and of
  * each upstream are streams of bytes in which every datagram begins with MARK; all of it must go on or be shown, once
@@ -287,6 +288,12 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags) {
   bool fails = take(&rig.input, 1) > 128;
   check_message(fd, message, !fails);
   return fails ? failure() : 1;
+}
+
+ssize_t __wrap_send(int fd, const void *data, size_t length, int flags);
+ssize_t __wrap_send(int fd, const void *data, size_t length, int flags) {
+  struct iovec piece = {(void *)data, length};
+  return __wrap_sendmsg(fd, &(struct msghdr){.msg_iov = &piece, .msg_iovlen = 1}, flags);
 }
 
 int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags);
