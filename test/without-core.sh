@@ -1,7 +1,7 @@
 #!/bin/sh
 # The suites where the core in C is not built, as after an install without a compiler: in a copy of this checkout without
-# native/build and native/prebuilds. A test that needs the core is skipped there and says so; whatever is skipped for another reason, in CI,
-# is an error. usage: test/without-core.sh
+# native/build and native/prebuilds. A test that needs the core is skipped there and says so; whatever is skipped for
+# another reason, in CI, is an error. usage: test/without-core.sh
 set -eu
 cd "$(dirname "$0")/.."
 [ -e dist/test ] || { echo "without-core: dist/test is not there: npm run build" >&2; exit 1; }
