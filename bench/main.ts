@@ -28,6 +28,8 @@ try {
 async function main(options: Options): Promise<number> {
   if (options.help) return print(help);
   if (options.list) return print(listing());
+  // What cannot be written shall not be known after half an hour.
+  mkdirSync(options.out, { recursive: true });
   buildLoad();
   const root = mayMakeNamespaces();
   const remarks = root ? [] : [notRoot];
@@ -66,7 +68,6 @@ function listing(): string {
 
 /** The path without its suffix. */
 function write(results: Results, folder: string): string {
-  mkdirSync(folder, { recursive: true });
   const path = join(folder, results.startedAt.slice(0, 19).replaceAll(':', '-'));
   writeFileSync(`${path}.json`, `${JSON.stringify(results, undefined, 1)}\n`);
   writeFileSync(`${path}.html`, renderReport(results));

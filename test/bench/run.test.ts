@@ -69,10 +69,14 @@ function namespacesOf({ child }: Running): readonly string[] {
 /** Everything that runs while a load does. */
 async function loading(bench: Running): Promise<readonly number[]> {
   let pids: readonly number[] = [];
-  await until(() => {
-    pids = descendants(bench.child.pid ?? 0);
-    return pids.some((pid) => commandOf(pid).startsWith('wrk ')) || bench.child.exitCode !== null;
-  }, 'a load');
+  await until(
+    () => {
+      pids = descendants(bench.child.pid ?? 0);
+      return pids.some((pid) => commandOf(pid).startsWith('wrk ')) || bench.child.exitCode !== null;
+    },
+    'a load',
+    30_000,
+  );
   return pids;
 }
 
@@ -80,6 +84,13 @@ test('what is unknown ends it with the list of what is known', async () => {
   const { code, stderr } = await new Running(['--only', 'speed'], { command: [process.execPath, main] }).exit;
   assert.equal(code, 2);
   assert.match(stderr, /^bench: "speed" is no workload: there is bulk-1-down, .*start-up-100\n$/);
+});
+
+test('a folder that cannot be made is known before anything runs', async () => {
+  const words = ['--only', 'requests-1', '--out', join(main, 'results')];
+  const { code, stderr } = await new Running(words, { command: [process.execPath, main] }).exit;
+  assert.equal(code, 1);
+  assert.match(stderr, /^bench: ENOTDIR: .*main\.js\/results'\n$/);
 });
 
 test('Ctrl-C keeps what was measured, and leaves nothing behind', { skip }, async (context) => {
@@ -99,6 +110,35 @@ test('Ctrl-C keeps what was measured, and leaves nothing behind', { skip }, asyn
   assert.ok(results.samples.length >= 1 && results.samples.every(({ error }) => error === undefined));
   assert.deepEqual(namespacesOf(bench), []);
   assert.deepEqual(pids.map(commandOf).filter(Boolean), []);
+});
+
+/** Its folder for what subjects need. */
+function scratchOf({ child }: Running): readonly string[] {
+  return readdirSync(tmpdir()).filter((name) => name.startsWith(`dualport-bench-${child.pid}-`));
+}
+
+test('what a killed run left the next one removes, and nothing of one that goes on', {
+  skip,
+}, async (context) => {
+  const words = '--only requests-1 --subjects direct,nginx,dualport-portable --rounds 99';
+  const [killed, goesOn] = [start(context, words).bench, start(context, words).bench];
+  const left = await loading(killed);
+  const [going] = (await loading(goesOn)).filter((pid) => commandOf(pid).includes('nginx: master'));
+  assert.deepEqual([namespacesOf(killed).length, scratchOf(killed).length], [3, 1]);
+  assert.ok(left.length >= 5, `${left.map(commandOf)}`);
+  killed.signal('SIGKILL');
+  await killed.exit;
+
+  const { code, stderr } = await start(context, '--only requests-1 --subjects direct --rounds 1').bench.exit;
+  assert.equal(code, 0, stderr);
+  assert.deepEqual([namespacesOf(killed), scratchOf(killed)], [[], []]);
+  assert.deepEqual(left.map(commandOf).filter(Boolean), []);
+
+  assert.deepEqual([namespacesOf(goesOn).length, scratchOf(goesOn).length], [3, 1]);
+  assert.match(commandOf(going ?? 0), /nginx: master/);
+  goesOn.signal('SIGINT');
+  assert.equal((await goesOn.exit).code, 130, goesOn.stderr);
+  assert.deepEqual([namespacesOf(goesOn), scratchOf(goesOn)], [[], []]);
 });
 
 test('a subject that dies is said to have died, and the others go on', { skip }, async (context) => {
