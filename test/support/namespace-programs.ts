@@ -23,12 +23,25 @@ export interface ProgramArguments {
   readonly hex?: string;
   /** How long to go on. */
   readonly ms?: number;
+  /** Where a client is itself. */
+  readonly from?: string;
+  readonly fromPort?: number;
 }
 
 /** What a transfer looked like from one end: both hashes, and how it ended. */
 export interface Transfer {
   readonly sent: string;
   readonly received: string;
+  readonly ending: string;
+  /** Whom the server had for its peer. */
+  readonly peer?: string;
+}
+
+/** Whom a server had for its peer, and the client's own port; without an answer the peer is '' and the port 0. */
+export interface Seen {
+  readonly peer: string;
+  readonly port: number;
+  readonly clientPort: number;
   readonly ending: string;
 }
 
@@ -59,6 +72,8 @@ export const programFile: string = fileURLToPath(import.meta.url);
 const MiB = 1024 * 1024;
 const atOnce = 20;
 const answerMs = 5000;
+/** A datagram that was not answered by then will not be. */
+const silenceMs = 1500;
 
 const programs = {
   /** HTTP on one address of one family; an answer says who is asked by whom. */
@@ -80,7 +95,7 @@ const programs = {
       const { hash: got, ending } = await received;
       await send(socket, bytes / 2, hash);
       socket.end();
-      print({ sent: hash.digest('hex'), received: got, ending });
+      print({ sent: hash.digest('hex'), received: got, ending, peer: socket.remoteAddress ?? '' });
     });
     server.listen({ host, port, ipv6Only: true });
     await once(server, 'close');
@@ -155,6 +170,53 @@ const programs = {
     print(await ask(host, port, Buffer.from(hex, 'hex')));
   },
 
+  /** Says who is asking, and ends when the client does. */
+  who: async ({ host, port }) => {
+    const server = net.createServer({ allowHalfOpen: true }, (socket) => {
+      socket.on('error', () => {}).on('end', () => socket.end());
+      socket.resume().write(`${socket.remoteAddress} ${socket.remotePort}`);
+    });
+    server.listen({ host, port, ipv6Only: true });
+    await once(server, 'close');
+  },
+
+  udpWho: async ({ host, port }) => {
+    const socket = createSocket({ type: udpType(host), ipv6Only: host.includes(':') });
+    socket.on('message', (_, { address, port: from }) => socket.send(`${address} ${from}`, from, address));
+    socket.bind(port, host);
+    await once(socket, 'close');
+  },
+
+  whoAmI: async ({ host, port, from, fromPort }) => {
+    const own = {
+      ...(from === undefined ? {} : { localAddress: from }),
+      ...(fromPort === undefined ? {} : { localPort: fromPort }),
+    };
+    const socket = net.connect({ host, port, ...own, allowHalfOpen: true });
+    let text = '';
+    let clientPort = 0;
+    socket.on('connect', () => (clientPort = socket.localPort ?? 0));
+    socket.on('data', (chunk) => {
+      text += chunk;
+      socket.end();
+    });
+    const ending = await endingOf(socket);
+    socket.destroy();
+    print(seen(text, clientPort, ending));
+  },
+
+  udpWhoAmI: async ({ host, port, from, fromPort }) => {
+    const socket = createSocket(udpType(host));
+    socket.bind(fromPort ?? 0, from);
+    await once(socket, 'listening');
+    const clientPort = socket.address().port;
+    socket.send('hello', port, host);
+    const signal = AbortSignal.timeout(silenceMs);
+    const [answer] = await once(socket, 'message', { signal }).catch(() => ['']);
+    print(seen(String(answer), clientPort, answer === '' ? 'silence' : 'answer'));
+    socket.close();
+  },
+
   udpEcho: async ({ host, port }) => {
     const socket = createSocket({ type: udpType(host), ipv6Only: host.includes(':') });
     socket.on('message', (data, from) => socket.send(`echo ${data}`, from.port, from.address));
@@ -174,7 +236,12 @@ const programs = {
 
 export type ProgramName = keyof typeof programs;
 
-function print(result: Transfer | Answer | ManyAnswers | Outcomes | Echo): void {
+function seen(answer: string, clientPort: number, ending: string): Seen {
+  const [peer = '', port = '0'] = answer.split(' ');
+  return { peer, port: Number(port), clientPort, ending };
+}
+
+function print(result: Transfer | Answer | ManyAnswers | Outcomes | Echo | Seen): void {
   process.stdout.write(`${JSON.stringify(result)}\n`);
 }
 

@@ -29,9 +29,9 @@ export const addresses = {
     more: ['198.18.1.11', '198.18.1.12', '2001:db8:1::11', '2001:db8:1::12'],
   },
   container: { v4: '198.18.2.2', v6: 'fd00:2::2' },
+  /** The host's on the container's cable. */
+  gateway: { v4: '198.18.2.1', v6: 'fd00:2::1' },
 } as const;
-
-const hostTowardsContainer = { v4: '198.18.2.1', v6: 'fd00:2::1' };
 
 let worlds = 0;
 
@@ -54,10 +54,25 @@ export function ip({ name }: Namespace, commands: readonly string[]): void {
   mustRun(['-n', name, '-batch', '-'], commands.join('\n'));
 }
 
+/** The same as `ip -6`, where a command does not show its family. */
+export function ip6({ name }: Namespace, commands: readonly string[]): void {
+  mustRun(['-6', '-n', name, '-batch', '-'], commands.join('\n'));
+}
+
 /** A packet filter for what comes in, rules in nft's words. */
 export function filterInput({ name }: Namespace, rules: readonly string[]): void {
   const chain = ['type filter hook input priority 0;', ...rules].join('\n');
   mustRun(['netns', 'exec', name, 'nft', '-f', '-'], `table inet filter {\nchain input {\n${chain}\n}\n}\n`);
+}
+
+/** A file of nft, as an operator would load it. */
+export function nft({ name }: Namespace, text: string): void {
+  mustRun(['netns', 'exec', name, 'nft', '-f', '-'], text);
+}
+
+/** Writes a setting of the network, such as `ipv4/ip_forward`. */
+export function setSysctl({ name }: Namespace, key: string, value: number): void {
+  mustRun(['netns', 'exec', name, 'sh', '-c', `echo ${value} > /proc/sys/net/${key}`]);
 }
 
 /** Namespaces that a process of these tests has made and not removed yet. */
@@ -112,11 +127,12 @@ function connect(from: Namespace, hostSide: string, host: Namespace): void {
 function setAddresses({ client, host, container }: World): void {
   const { linkLocal, more } = addresses.host;
   ip(client, ['link set lo up', ...upWith('eth0', Object.values(addresses.client))]);
-  ip(container, ['link set lo up', ...upWith('eth0', Object.values(addresses.container))]);
+  ip(container, ['link set lo up', ...upWith('eth0', [...Object.values(addresses.container), 'fe80::22'])]);
   ip(host, [
     'link set lo up',
     ...upWith('client0', [addresses.host.v4, addresses.host.v6, linkLocal, ...more]),
-    ...upWith('container0', Object.values(hostTowardsContainer)),
+    // A neighbour is asked for from a link-local address when the packet's own source is another host's.
+    ...upWith('container0', [...Object.values(addresses.gateway), 'fe80::21']),
   ]);
 }
 
