@@ -5,7 +5,7 @@
 import { createSocket, type SocketType } from 'node:dgram';
 import { createReadStream, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { type Address, type Family, formatAddress, tryParseAddress } from '../net/address.ts';
+import { type Address, type Family, formatAddress, isIpv4, tryParseAddress } from '../net/address.ts';
 import { type Cidr, formatCidr, masked } from '../net/cidr.ts';
 
 /** Where pseudo addresses are, before IPv4 upstreams and before IPv6 ones. */
@@ -108,6 +108,9 @@ function localIpv6Route(line: string): Cidr | undefined {
   return { address: Uint8Array.from(Buffer.from(to, 'hex')), bits: Number.parseInt(length, 16) };
 }
 
+/** A local route for everything is none of ours: it stands in a table of its own, for answers to clients. */
 function isWithin(inner: Cidr, outer: Cidr): boolean {
-  return outer.bits <= inner.bits && Buffer.compare(masked(inner.address, outer.bits), outer.address) === 0;
+  const isForAll = outer.bits === 0 || (outer.bits === 96 && isIpv4(outer.address));
+  const first = masked(inner.address, outer.bits);
+  return !isForAll && outer.bits <= inner.bits && Buffer.compare(first, outer.address) === 0;
 }

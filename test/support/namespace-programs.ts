@@ -26,6 +26,8 @@ export interface ProgramArguments {
   /** Where a client is itself. */
   readonly from?: string;
   readonly fromPort?: number;
+  /** Of those that ask at two ports. */
+  readonly secondPort?: number;
 }
 
 /** What a transfer looked like from one end: both hashes, and how it ended. */
@@ -43,6 +45,8 @@ export interface Seen {
   readonly port: number;
   readonly clientPort: number;
   readonly ending: string;
+  /** What the server was told first, in hexadecimal; '' where it does not say. */
+  readonly told: string;
 }
 
 /** One TCP connection's answer. */
@@ -187,6 +191,27 @@ const programs = {
     await once(socket, 'close');
   },
 
+  /** Says also what it was told first. */
+  whoSaysWhat: async ({ host, port }) => {
+    const server = net.createServer({ allowHalfOpen: true }, (socket) => {
+      socket.on('error', () => {}).on('end', () => socket.end());
+      socket.once('data', (chunk) =>
+        socket.write(`${socket.remoteAddress} ${socket.remotePort} ${chunk.toString('hex')}`),
+      );
+    });
+    server.listen({ host, port, ipv6Only: true });
+    await once(server, 'close');
+  },
+
+  udpWhoSaysWhat: async ({ host, port }) => {
+    const socket = createSocket({ type: udpType(host), ipv6Only: host.includes(':') });
+    socket.on('message', (data, { address, port: from }) =>
+      socket.send(`${address} ${from} ${data.toString('hex')}`, from, address),
+    );
+    socket.bind(port, host);
+    await once(socket, 'close');
+  },
+
   whoAmI: async ({ host, port, from, fromPort }) => {
     const own = {
       ...(from === undefined ? {} : { localAddress: from }),
@@ -196,6 +221,7 @@ const programs = {
     let text = '';
     let clientPort = 0;
     socket.on('connect', () => (clientPort = socket.localPort ?? 0));
+    socket.write('hello');
     socket.on('data', (chunk) => {
       text += chunk;
       socket.end();
@@ -203,6 +229,32 @@ const programs = {
     const ending = await endingOf(socket);
     socket.destroy();
     print(seen(text, clientPort, ending));
+  },
+
+  /** The second connection from the same port while the first is there. */
+  whoAmITwice: async ({ host, port, fromPort = 0, secondPort = 0 }) => {
+    const answers: Seen[] = [];
+    for (const at of [port, secondPort]) {
+      const socket = net.connect({ host, port: at, localPort: fromPort });
+      const [chunk] = await once(socket, 'data');
+      answers.push(seen(String(chunk), socket.localPort ?? 0, 'held'));
+    }
+    print(answers);
+    process.exit();
+  },
+
+  /** One socket, and a flow for each port it sends to. */
+  udpWhoAmITwice: async ({ host, port, fromPort = 0, secondPort = 0 }) => {
+    const socket = createSocket(udpType(host)).bind(fromPort);
+    await once(socket, 'listening');
+    const answers: Seen[] = [];
+    for (const at of [port, secondPort]) {
+      socket.send('hello', at, host);
+      const [answer] = await once(socket, 'message', { signal: AbortSignal.timeout(answerMs) });
+      answers.push(seen(String(answer), fromPort, 'answer'));
+    }
+    print(answers);
+    socket.close();
   },
 
   udpWhoAmI: async ({ host, port, from, fromPort }) => {
@@ -237,11 +289,11 @@ const programs = {
 export type ProgramName = keyof typeof programs;
 
 function seen(answer: string, clientPort: number, ending: string): Seen {
-  const [peer = '', port = '0'] = answer.split(' ');
-  return { peer, port: Number(port), clientPort, ending };
+  const [peer = '', port = '0', told = ''] = answer.split(' ');
+  return { peer, port: Number(port), clientPort, ending, told };
 }
 
-function print(result: Transfer | Answer | ManyAnswers | Outcomes | Echo | Seen): void {
+function print(result: Transfer | Answer | ManyAnswers | Outcomes | Echo | Seen | readonly Seen[]): void {
   process.stdout.write(`${JSON.stringify(result)}\n`);
 }
 

@@ -55,11 +55,12 @@ export class Running {
     return this.lines.filter(({ msg }) => msg === message);
   }
 
-  async says(message: string, times = 1): Promise<LogLine> {
+  async says(message: string, times = 1, limitMs?: number): Promise<LogLine> {
     const failed = () => this.child.exitCode !== null;
     await until(
       () => this.said(message).length >= times || failed(),
       `${message}: ${this.stdout}${this.stderr}`,
+      limitMs,
     );
     const line = this.said(message)[times - 1];
     if (line === undefined) throw new Error(`it ended: ${this.stderr}`);
