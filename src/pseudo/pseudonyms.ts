@@ -48,7 +48,8 @@ export class Pseudonyms {
   static async open(settings: PseudoSettings, notice: (text: string) => void): Promise<Pseudonyms> {
     const { key, isKept } = openKey(settings.stateDir, notice);
     const table = new PseudoTable(key, new PseudoRange(settings.v4));
-    const saved = readSaved(settings.stateDir, notice);
+    // Of a directory that is closed to this user one word is enough.
+    const saved = readSaved(settings.stateDir, isKept ? notice : () => {});
     if (saved !== undefined) restore(table, saved, settings.unitBits);
     const saver =
       isKept && saved !== undefined ? await openSaver(settings.stateDir, table, saved, notice) : undefined;

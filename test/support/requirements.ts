@@ -16,6 +16,7 @@ export type Requirement =
   | 'curl'
   | 'gcc'
   | 'perl'
+  | 'setpriv'
   | 'strace'
   | 'linux'
   | 'netns'
