@@ -12,7 +12,9 @@ export function shortfallsOf(results: Results): readonly string[] {
   // The Linux engine is there only where a compiler was; the same in C, where somebody asked for it.
   const here = subjects.filter(({ missing }) => missing === undefined);
   const absent = subjects.filter(
-    ({ missing, name }) => missing !== undefined && !['dualport-linux', 'c-relay'].includes(name),
+    ({ missing, name }) =>
+      missing !== undefined &&
+      !['dualport-linux', 'dualport-pseudo', 'dualport-transparent', 'c-relay'].includes(name),
   );
   const dualports = here.filter(({ kind }) => kind === 'dualport').map(({ name }) => name);
   const measured = (subject: string, workload: string) =>

@@ -1,7 +1,7 @@
 /** Every subject, in the order in which reports show them. */
 import { direct } from './direct.ts';
 import { dockerProxy } from './docker-proxy.ts';
-import { dualportLinux, dualportPortable } from './dualport.ts';
+import { dualportLinux, dualportPortable, dualportPseudo, dualportTransparent } from './dualport.ts';
 import { haproxy, haproxySplice } from './haproxy.ts';
 import { nftDnat } from './nft-dnat.ts';
 import { nginx, nginx64k } from './nginx.ts';
@@ -19,6 +19,8 @@ export const allSubjects: readonly Subject[] = [
   nginx64k,
   socat,
   socat256k,
+  dualportPseudo,
+  dualportTransparent,
   dualportPortable,
   dualportLinux,
   referenceRelay,

@@ -9,7 +9,7 @@ import { until } from '../engine/harness.ts';
 import { type Dualport, listening, Stage } from '../support/dualport.ts';
 import { addresses, ip, namespacesOf, setSysctl, type World } from '../support/namespace.ts';
 import { programFile } from '../support/namespace-programs.ts';
-import { skipUnless } from '../support/requirements.ts';
+import { skipWithoutCore } from '../support/requirements.ts';
 import {
   ask,
   containerAddress,
@@ -21,7 +21,7 @@ import {
 } from '../support/source-world.ts';
 
 const { client, host } = addresses;
-const options = { skip: skipUnless('root', 'netns', 'nft'), timeout: 60_000 };
+const options = { skip: skipWithoutCore('root', 'netns', 'nft'), timeout: 60_000 };
 
 if (options.skip === false) {
   after(() => assert.deepEqual(namespacesOf(process.pid), [], 'no namespace was left behind'));

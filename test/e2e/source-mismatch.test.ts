@@ -4,7 +4,7 @@ import { after, test } from 'node:test';
 import { type Dualport, Stage } from '../support/dualport.ts';
 import { addresses, ip, namespacesOf, openWorld, type World } from '../support/namespace.ts';
 import { serve } from '../support/namespace-traffic.ts';
-import { skipUnless } from '../support/requirements.ts';
+import { skipWithoutCore } from '../support/requirements.ts';
 import {
   divertAnswers,
   pseudoIpv4Route,
@@ -26,7 +26,7 @@ import {
 } from '../support/source-world.ts';
 
 const { gateway } = addresses;
-const options = { skip: skipUnless('root', 'netns', 'nft'), timeout: 60_000 };
+const options = { skip: skipWithoutCore('root', 'netns', 'nft'), timeout: 60_000 };
 
 if (options.skip === false) {
   after(() => assert.deepEqual(namespacesOf(process.pid), [], 'no namespace was left behind'));

@@ -8,7 +8,7 @@ import { type Dualport, Stage } from '../support/dualport.ts';
 import { addresses, ip, namespacesOf, type World } from '../support/namespace.ts';
 import type { ProgramArguments } from '../support/namespace-programs.ts';
 import { curl } from '../support/namespace-traffic.ts';
-import { skipUnless } from '../support/requirements.ts';
+import { skipWithoutCore } from '../support/requirements.ts';
 import {
   ask,
   containerAddress,
@@ -20,7 +20,7 @@ import {
 } from '../support/source-world.ts';
 
 const { gateway, host, container } = addresses;
-const options = { skip: skipUnless('root', 'netns', 'nft', 'curl'), timeout: 60_000 };
+const options = { skip: skipWithoutCore('root', 'netns', 'nft', 'curl'), timeout: 60_000 };
 
 if (options.skip === false) {
   after(() => assert.deepEqual(namespacesOf(process.pid), [], 'no namespace was left behind'));

@@ -6,7 +6,7 @@ import { Stage } from '../support/dualport.ts';
 import { namespacesOf } from '../support/namespace.ts';
 import type { Seen } from '../support/namespace-programs.ts';
 import { client as clientProgram } from '../support/namespace-traffic.ts';
-import { skipUnless } from '../support/requirements.ts';
+import { skipWithoutCore } from '../support/requirements.ts';
 import {
   ask,
   clientAddress,
@@ -18,7 +18,7 @@ import {
   startPrograms,
 } from '../support/source-world.ts';
 
-const options = { skip: skipUnless('root', 'netns', 'nft'), timeout: 60_000 };
+const options = { skip: skipWithoutCore('root', 'netns', 'nft'), timeout: 60_000 };
 
 if (options.skip === false) {
   after(() => assert.deepEqual(namespacesOf(process.pid), [], 'no namespace was left behind'));

@@ -6,7 +6,7 @@ import { after, test } from 'node:test';
 import { Stage } from '../support/dualport.ts';
 import { addresses, ip, namespacesOf, openWorld, setSysctl, type World } from '../support/namespace.ts';
 import { curl } from '../support/namespace-traffic.ts';
-import { skipUnless } from '../support/requirements.ts';
+import { skipWithoutCore } from '../support/requirements.ts';
 import { pseudoIpv4Route, pseudoIpv6Route, routeThroughHost } from '../support/source-rules.ts';
 import {
   ask,
@@ -20,7 +20,7 @@ import {
 } from '../support/source-world.ts';
 
 const { container } = addresses;
-const options = { skip: skipUnless('root', 'netns', 'nft', 'curl', 'setpriv'), timeout: 60_000 };
+const options = { skip: skipWithoutCore('root', 'netns', 'nft', 'curl', 'setpriv'), timeout: 60_000 };
 
 if (options.skip === false) {
   after(() => assert.deepEqual(namespacesOf(process.pid), [], 'no namespace was left behind'));

@@ -12,7 +12,7 @@ import { addresses, ip, namespacesOf, openWorld, setSysctl, type World } from '.
 import type { Answer, Seen, Transfer } from '../support/namespace-programs.ts';
 import { client as clientProgram, serve } from '../support/namespace-traffic.ts';
 import { main } from '../support/process.ts';
-import { skipUnless } from '../support/requirements.ts';
+import { skipWithoutCore } from '../support/requirements.ts';
 import { divertLoopbackAnswers, pseudoIpv4Route, pseudoIpv6Route } from '../support/source-rules.ts';
 import {
   ask,
@@ -32,7 +32,7 @@ import {
 } from '../support/source-world.ts';
 
 const { client, host } = addresses;
-const options = { skip: skipUnless('root', 'netns', 'nft'), timeout: 60_000 };
+const options = { skip: skipWithoutCore('root', 'netns', 'nft'), timeout: 60_000 };
 
 if (options.skip === false) {
   after(() => assert.deepEqual(namespacesOf(process.pid), [], 'no namespace was left behind'));

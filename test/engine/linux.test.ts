@@ -11,6 +11,7 @@ import { skipWithoutCore } from '../support/requirements.ts';
 import { at, type Client, type Harness, until } from './harness.ts';
 import { headerCases } from './header-cases.ts';
 import { lateCases } from './late-cases.ts';
+import { sourceCases } from './source-cases.ts';
 import { type Case, engineSuite } from './suite.ts';
 import { tcpConnectCases } from './tcp-connect-cases.ts';
 import { stalledWriters, tcpRelayCases } from './tcp-relay-cases.ts';
@@ -55,6 +56,7 @@ function suites(makeEngine: (maxFlows: number) => Engine): void {
       reason: oneRefusalATrain,
     },
   ]);
+  engineSuite('linux: sources', makeEngine, sourceCases);
   engineSuite('linux: PROXY protocol over UDP', makeEngine, udpHeaderCases);
   engineSuite('linux: the limit', makeEngine, limitCases);
   engineSuite('linux: trains', makeEngine, trainCases);

@@ -2,6 +2,7 @@
 import { makePortableEngine } from '../../src/engine/portable/portable.ts';
 import { headerCases } from './header-cases.ts';
 import { lateCases } from './late-cases.ts';
+import { sourceCases } from './source-cases.ts';
 import { engineSuite } from './suite.ts';
 import { tcpConnectCases } from './tcp-connect-cases.ts';
 import { tcpRelayCases } from './tcp-relay-cases.ts';
@@ -31,4 +32,5 @@ engineSuite('portable: UDP relay', makePortableEngine, udpRelayCases, [
 engineSuite('portable: UDP upstreams', makePortableEngine, udpUpstreamCases);
 engineSuite('portable: UDP limits', makePortableEngine, udpLimitCases);
 engineSuite('portable: UDP abuse', makePortableEngine, udpAbuseCases);
+engineSuite('portable: sources', makePortableEngine, sourceCases);
 engineSuite('portable: PROXY protocol over UDP', makePortableEngine, udpHeaderCases);
