@@ -8,27 +8,23 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { until } from '../engine/harness.ts';
 import { type Dualport, here, Stage } from '../support/dualport.ts';
-import { addresses, ip, namespacesOf, openWorld, setSysctl, type World } from '../support/namespace.ts';
-import type { Answer, Seen, Transfer } from '../support/namespace-programs.ts';
+import { addresses, namespacesOf } from '../support/namespace.ts';
+import type { Answer, Seen } from '../support/namespace-programs.ts';
 import { client as clientProgram, serve } from '../support/namespace-traffic.ts';
 import { main } from '../support/process.ts';
 import { skipWithoutCore } from '../support/requirements.ts';
-import { divertLoopbackAnswers, pseudoIpv4Route, pseudoIpv6Route } from '../support/source-rules.ts';
+import { argumentsOf, type Path, paths, titled } from '../support/source-paths.ts';
 import {
   ask,
   clientAddress,
   containerAddress,
   embeddedClient,
-  type Family,
-  hostAddress,
   openSourceWorld,
   ports,
   pseudoIpv4,
-  pseudoIpv6,
   startDualport,
   startPrograms,
   stopDualport,
-  wildcard,
 } from '../support/source-world.ts';
 
 const { client, host } = addresses;
@@ -36,37 +32,6 @@ const options = { skip: skipWithoutCore('root', 'netns', 'nft'), timeout: 60_000
 
 if (options.skip === false) {
   after(() => assert.deepEqual(namespacesOf(process.pid), [], 'no namespace was left behind'));
-}
-
-interface Path {
-  readonly engine: 'linux' | 'portable';
-  readonly source: 'transparent' | 'pseudo';
-  /** The client's family, and the upstream's. */
-  readonly from: Family;
-  readonly to: Family;
-  readonly peer: string | RegExp;
-}
-
-const transparent: readonly Path[] = [
-  { engine: 'linux', source: 'transparent', from: 4, to: 4, peer: client.v4 },
-  { engine: 'linux', source: 'transparent', from: 6, to: 6, peer: client.v6 },
-  { engine: 'linux', source: 'transparent', from: 6, to: 4, peer: pseudoIpv4 },
-  { engine: 'linux', source: 'transparent', from: 4, to: 6, peer: embeddedClient },
-];
-const pseudo = (engine: Path['engine']): readonly Path[] => [
-  { engine, source: 'pseudo', from: 6, to: 4, peer: pseudoIpv4 },
-  { engine, source: 'pseudo', from: 4, to: 6, peer: embeddedClient },
-  { engine, source: 'pseudo', from: 4, to: 4, peer: pseudoIpv4 },
-  { engine, source: 'pseudo', from: 6, to: 6, peer: pseudoIpv6 },
-];
-const paths = [...transparent, ...pseudo('linux'), ...pseudo('portable')];
-
-function titled({ engine, source, from, to }: Path): string {
-  return `source ${source} of the ${engine} engine, ${from}→${to}`;
-}
-
-function argumentsOf({ engine, source, to }: Path): readonly string[] {
-  return ['-t', containerAddress[to], '--source', source, '--engine', engine];
 }
 
 for (const path of paths) {
@@ -108,31 +73,6 @@ async function isLogged(dualport: Dualport, { from }: Path, seen: Seen): Promise
   assert.equal(line['dualport.source.address'], seen.peer);
   assert.equal(line['dualport.source.port'], seen.port);
   assert.equal(line['dualport.close_reason'], 'done');
-}
-
-const bytes = 64 * 1024 * 1024;
-
-for (const path of paths.filter(({ source, from, to }) => source === 'transparent' || from !== to)) {
-  test(`${titled(path)}: 64 MiB each way arrive whole`, options, async (t) => {
-    const stage = new Stage(t);
-    const world = openSourceWorld(stage);
-    const server = await serve(stage, world.container, 'transferServer', {
-      host: wildcard[path.to],
-      port: 80,
-      bytes,
-    });
-    const dualport = await startDualport(stage, world, ['-p', '8080:80', ...argumentsOf(path)]);
-    const asked = { host: hostAddress[path.from], port: 8080, bytes };
-    const atClient = await clientProgram<Transfer>(stage, world.client, 'transferClient', asked);
-    await until(() => server.stdout.endsWith('\n'), 'the server to be done');
-    const { peer, ...atServer }: Transfer = JSON.parse(server.stdout);
-    assert.deepEqual(atClient, { sent: atServer.received, received: atServer.sent, ending: 'end' });
-    assert.equal(atServer.ending, 'end');
-    const flow = await dualport.flow();
-    assert.equal(flow['dualport.bytes.from_client'], bytes);
-    assert.equal(flow['dualport.bytes.from_upstream'], bytes);
-    assert.equal(flow['dualport.source.address'], peer);
-  });
 }
 
 test('an upstream of the other family is fallen back to, under a pseudo address', options, async (t) => {
@@ -209,63 +149,3 @@ test('dualport pseudo leads from what the program saw to the client, and back', 
     said: `dualport: 240.9.9.9 was given to nobody that ${state} knows of\n`,
   });
 });
-
-/** A program on the host itself, beside dualport, on these addresses. */
-async function besides(stage: Stage, world: World, on: readonly string[]): Promise<void> {
-  for (const address of on) {
-    await serve(stage, world.host, 'who', { host: address, port: 80 });
-    await serve(stage, world.host, 'udpWho', { host: address, port: 53 });
-  }
-}
-
-test('a sidecar on loopback sees its clients transparently', options, async (t) => {
-  const stage = new Stage(t);
-  const world = openWorld(stage);
-  divertLoopbackAnswers(world);
-  await besides(stage, world, ['127.0.0.1', '::1']);
-  await startDualport(stage, world, [...ports, '--source', 'transparent']);
-  for (const family of [4, 6] as const) {
-    for (const protocol of ['tcp', 'udp'] as const) {
-      assert.equal(
-        (await ask(stage, world, protocol, family)).peer,
-        clientAddress[family],
-        `${protocol} ${family}`,
-      );
-    }
-  }
-});
-
-for (const engine of ['linux', 'portable'] as const) {
-  test(
-    `a sidecar sees pseudo addresses, its programs on every address (${engine} engine)`,
-    options,
-    async (t) => {
-      const stage = new Stage(t);
-      const world = openWorld(stage);
-      // An answer of a wildcard socket has no source until it is routed: without src it would have the pseudo address.
-      ip(world.host, [`${pseudoIpv4Route} src 127.0.0.1`, `${pseudoIpv6Route} src ::1`]);
-      setSysctl(world.host, 'ipv6/ip_nonlocal_bind', 1);
-      await besides(stage, world, ['0.0.0.0', '::']);
-      for (const to of ['127.0.0.1', '::1']) {
-        const peers =
-          to === '::1' ? { 4: /^fd5f:bf90:309::c612:102$/, 6: pseudoIpv6 } : { 4: pseudoIpv4, 6: pseudoIpv4 };
-        const dualport = await startDualport(stage, world, [
-          ...ports,
-          '-t',
-          to,
-          '--source',
-          'pseudo',
-          '--engine',
-          engine,
-        ]);
-        for (const family of [4, 6] as const) {
-          for (const protocol of ['tcp', 'udp'] as const) {
-            const { peer } = await ask(stage, world, protocol, family);
-            assert.match(peer, peers[family], `${protocol} ${family} to ${to}`);
-          }
-        }
-        await stopDualport(dualport);
-      }
-    },
-  );
-}
