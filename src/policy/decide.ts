@@ -5,7 +5,7 @@
  */
 import type { Rule } from '../config/rules.ts';
 import type { Announcement, Decide, LateUpstreams, NewFlow, TrustsPeer } from '../flow/flow.ts';
-import { type Endpoint, familyOf, isUnicast } from '../net/address.ts';
+import { type Endpoint, type Family, familyOf, isUnicast } from '../net/address.ts';
 import { compileCidrs } from '../net/cidr.ts';
 import { compileAccess } from './access.ts';
 import { announcementOf } from './announcement.ts';
@@ -30,6 +30,10 @@ export function compileDecide(
   const route = offers === undefined ? anyway : compileRoute(rule.family, upstreams, offers);
   const hasRoom = around && compileRoom(rule, around);
   const announce = compileAnnouncement(rule);
+  // Whoever may not be sent to an upstream may not be sent to one that is found later.
+  const lateTo = (client: Family, find: LateUpstreams) => async () =>
+    compileRoute(rule.family, await find(), offers)(client);
+  const lateFor = late && { 4: lateTo(4, late), 6: lateTo(6, late) };
   return (flow) => {
     // A header may claim any source; one that no host can have must not pass for an address that rules allow.
     if (flow.client !== flow.peer && !isUnicast(flow.client.address)) return { refuse: 'client-not-unicast' };
@@ -43,7 +47,9 @@ export function compileDecide(
     }
     if (hasRoom !== undefined && !hasRoom(flow.client.address, first)) return { refuse: 'no-pseudo-address' };
     const accepted = { upstreams: candidates, announce: announce(flow) };
-    return late === undefined ? accepted : { upstreams: candidates, announce: accepted.announce, late };
+    return lateFor === undefined
+      ? accepted
+      : { upstreams: candidates, announce: accepted.announce, late: lateFor[family] };
   };
 }
 

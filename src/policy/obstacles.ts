@@ -23,25 +23,25 @@ import type { HostNetworks } from './surroundings.ts';
 /** Undefined when the upstream may see this client, which is of its family. */
 export type ObstacleTo = (client: Endpoint, upstream: Endpoint) => PlainReason | undefined;
 
+/** @param upstreams those that are known */
 export function compileObstacles(
   upstreams: readonly Endpoint[],
   { own, networks }: HostNetworks,
 ): ObstacleTo {
   const isOwn = compileCidrs(own.map((address) => ({ address, bits: 128 })));
-  const neighbours = new Map(
-    upstreams.map((upstream) => {
-      // Answers of a program on this host are routed here, wherever they are for.
-      const shared = isOwn(upstream.address)
-        ? []
-        : networks.filter((network) => compileCidrs([network])(upstream.address));
-      return [upstream, compileCidrs(shared)];
-    }),
-  );
+  const neighboursOf = ({ address }: Endpoint) => {
+    // Answers of a program on this host are routed here, wherever they are for.
+    const shared = isOwn(address) ? [] : networks.filter((network) => compileCidrs([network])(address));
+    return compileCidrs(shared);
+  };
+  const known = new Map(upstreams.map((upstream) => [upstream, neighboursOf(upstream)]));
   return ({ address, zone }, upstream) => {
     if (zone !== '' || isLinkLocal(address) || isIpv4LinkLocal(address)) return 'link-local';
     if (equalAddress(address, upstream.address)) return 'upstream-itself';
     if (isLoopback(address) || isOwn(address)) return 'own-address';
-    return neighbours.get(upstream)?.(address) === true ? 'same-subnet' : undefined;
+    // One that was found while the flow waited is in no map.
+    const isNeighbour = known.get(upstream) ?? neighboursOf(upstream);
+    return isNeighbour(address) ? 'same-subnet' : undefined;
   };
 }
 

@@ -233,6 +233,42 @@ test('mismatch refuse offers a client no upstream of the other family', () => {
   assert.equal(decided({ ...refuse, family: 'v6' }, '203.0.113.9', {}, [ipv4Upstream]), 'no-upstream');
 });
 
+/** What a client is offered of upstreams that are found when all that were known have failed. */
+async function offeredLate(flags: Flags, client: string, change: Partial<Surroundings> = {}) {
+  const late = () => Promise.resolve([...upstreams].reverse());
+  const decide = compileDecide(ruleOf(flags), upstreams, { ...around, ...change }, late);
+  const verdict = decide(flowFrom(client));
+  assert.ok('upstreams' in verdict && verdict.late !== undefined);
+  return (await verdict.late()).map(formatEndpoint).join(' ');
+}
+
+test('upstreams that are found late are offered to whom they would have been offered, in that order', async () => {
+  for (const [flags, toIpv4, toIpv6] of [
+    [transparent, both[4], both[6]],
+    [{ ...transparent, mismatch: 'refuse' }, '172.17.0.2:80', '[fd00:17::2]:80'],
+    [{ source: 'none', mismatch: 'refuse' }, both[4], both[6]],
+    [{ source: 'none', family: 'prefer-v4' }, both[4], both[4]],
+    [{ source: 'none', family: 'v6' }, '[fd00:17::2]:80', '[fd00:17::2]:80'],
+  ] as const) {
+    assert.equal(await offeredLate(flags, '203.0.113.9'), toIpv4, JSON.stringify(flags));
+    assert.equal(await offeredLate(flags, '2001:db8::9'), toIpv6, JSON.stringify(flags));
+  }
+  const neither = { pseudo: { 4: false, 6: false } };
+  assert.equal(await offeredLate(transparent, '2001:db8::9', neither), '[fd00:17::2]:80');
+});
+
+test('an upstream that is found late has the same neighbours as one that was known', () => {
+  const approach = compileApproach(ruleOf(transparent), [], around);
+  assert.ok(approach);
+  for (const [client, upstream, seen] of obstacles) {
+    if (seen !== 'shown') assert.equal(shown(approach(flowFrom(client), upstream)), seen, client);
+  }
+  assert.equal(
+    shown(approach(flowFrom('172.18.0.9'), endpointOf('172.17.0.5', 80))),
+    '172.18.0.9:0 transparent',
+  );
+});
+
 test('every other mismatch offers both families, and so do other sources with mismatch refuse', () => {
   for (const mismatch of ['auto', 'pseudo', 'proxy-v2', 'plain']) {
     assert.equal(decided({ ...transparent, mismatch }, '203.0.113.9'), both[4]);
