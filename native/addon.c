@@ -308,6 +308,16 @@ static napi_value api_allows_foreign(napi_env env, napi_callback_info info) {
   return result(env, core_allows_foreign());
 }
 
+/* Without a core: an endpoint as 24 bytes, its source_kind, and whether TCP. */
+static napi_value api_socket_from(napi_env env, napi_callback_info info) {
+  struct call call = call_of(env, info);
+  struct bytes at = bytes(&call, 0);
+  struct source from = {.kind = number(&call, 1)};
+  if (at.length != sizeof from.at) return result(env, -EINVAL);
+  memcpy(&from.at, at.data, sizeof from.at);
+  return result(env, core_socket_from(&from, flag(&call, 2)));
+}
+
 static napi_value api_now(napi_env env, napi_callback_info info) {
   (void)info;
   napi_value now;
@@ -470,6 +480,7 @@ static const struct {
     {"poll", api_poll},
     {"now", api_now},
     {"allowsForeign", api_allows_foreign},
+    {"socketFrom", api_socket_from},
     {"layout", api_layout},
     {"tcpListen", api_tcp_listen},
     {"udpListen", api_udp_listen},

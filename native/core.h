@@ -125,6 +125,9 @@ struct source {
 };
 int core_allows_foreign(void); /* 0, or why SOURCE_FOREIGN is not for this process: -EPERM */
 
+/* A descriptor for the caller, bound and not connected; no slot is taken. */
+int core_socket_from(const struct source *, int is_tcp);
+
 /* TCP, before the relay. A client's socket is watched from accept on. */
 int core_connect(struct core *, const struct endpoint *to, const struct source *from);
 int core_read(struct core *, int slot, void *to, size_t length); /* 0 is the end, -EAGAIN nothing yet */

@@ -276,6 +276,27 @@ static void foreign_addresses_are_had_with_the_privilege(void) {
   }
 }
 
+/* Bound and not connected, of the caller's own descriptors, and of no core. */
+static void a_socket_is_for_the_caller(void) {
+  int before = descriptors(), type = 0;
+  socklen_t size = sizeof type;
+  static const char *const hosts[] = {"127.0.0.1", "::1"};
+  for (int i = 0; i < 4; i++) {
+    const int is_tcp = i / 2;
+    const struct source from = from_local(hosts[i % 2], 4567);
+    int fd = core_socket_from(&from, is_tcp);
+    CHECK(fd >= 0);
+    struct endpoint local = local_of(fd);
+    CHECK(same(&local, &from.at));
+    EQUAL(getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size), 0);
+    EQUAL(type, is_tcp ? SOCK_STREAM : SOCK_DGRAM);
+    close(fd);
+  }
+  const struct source nobodys = from_local("203.0.113.77", 0);
+  EQUAL(core_socket_from(&nobodys, 1), -EADDRNOTAVAIL);
+  EQUAL(descriptors(), before);
+}
+
 static void without_privilege(void) {
   struct world world;
   if (geteuid() == 0) CHECK(setresuid(65534, 65534, 65534) == 0);
@@ -287,6 +308,8 @@ static void without_privilege(void) {
   EQUAL(flow_from(&world, &from, 1000), -EPERM);
   struct endpoint loopback = at("::1", 9);
   EQUAL(core_connect(world.core, &loopback, &ipv6), -EPERM);
+  EQUAL(core_socket_from(&from, 1), -EPERM);
+  EQUAL(core_socket_from(&ipv6, 0), -EPERM);
   EQUAL(descriptors(), before);
   world_close(&world);
 }
@@ -305,6 +328,7 @@ static const struct promise tests[] = {
     {"a source is of the family of its upstream", a_source_is_of_the_family_of_its_upstream},
     {"an IPv4 address without a route is refused", an_ipv4_address_without_a_route_is_refused},
     {"an IPv6 address needs no privilege", an_ipv6_address_needs_no_privilege},
+    {"a socket is for the caller", a_socket_is_for_the_caller},
     {"foreign addresses are had with the privilege", foreign_addresses_are_had_with_the_privilege},
     {"foreign addresses are refused without it", foreign_addresses_are_refused_without_it},
 };

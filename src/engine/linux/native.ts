@@ -19,6 +19,12 @@ export interface Native {
   /** For tests, and for a thread of its own: waits by itself. */
   poll(core: CoreHandle, timeoutMs: number): number;
   now(): number;
+  /**
+   * A descriptor that is bound and not connected; it needs no core.
+   *
+   * @param at an endpoint of layout.ts
+   */
+  socketFrom(at: Uint8Array, kind: number, isTcp: boolean): number;
   /** Where the C side has the parts of the memory, in the order of layout.ts with the total last; for tests. */
   layout(slots: number): readonly number[];
 
