@@ -2,6 +2,7 @@
 import { type EffectiveRule, effectiveRules } from '../config/describe.ts';
 import { type Config, loadConfig } from '../config/load.ts';
 import type { Flags } from '../config/sources.ts';
+import { formatMark } from '../config/transparent-options.ts';
 import { refuseEngine, refuseHandover } from '../engine/select.ts';
 import { exitStatus } from '../errors.ts';
 import { formatCidr } from '../net/cidr.ts';
@@ -38,9 +39,13 @@ function checked(config: Config, containers: readonly ContainerRow[] | undefined
   const settings = { engine, threads, maxFlows, drainTimeoutMs, accessLog, logLevel, logFormat };
   const docker = containers === undefined ? {} : { containers };
   const launchers = config.launchers === undefined ? {} : { dockerProxySocket: config.launchers.socket };
-  const { transparentNetworks, pseudo } = config;
+  const { transparentNetworks, pseudo, transparent } = config;
   const { v4, v6, ...rest } = pseudo;
-  const addresses = { pseudo: { v4: formatCidr(v4), v6: formatCidr(v6), ...rest }, transparentNetworks };
+  const addresses = {
+    pseudo: { v4: formatCidr(v4), v6: formatCidr(v6), ...rest },
+    transparentNetworks,
+    transparent: { ...transparent, mark: formatMark(transparent.mark) },
+  };
   const all = { ...docker, ...launchers, ...settings, ...addresses };
   return { rules: effectiveRules(config), ...all, file: file ?? null, origins };
 }

@@ -29,6 +29,7 @@ import {
   readEnvironment,
   readFlags,
 } from './sources.ts';
+import type { PacketMark } from './transparent-options.ts';
 
 /** Deeply frozen. */
 export interface Config {
@@ -55,6 +56,7 @@ export interface Config {
   readonly pseudo: PseudoConfig;
   /** Docker networks whose containers may ask for source transparent; `*` is all of them. */
   readonly transparentNetworks: readonly string[];
+  readonly transparent: TransparentConfig;
   /** The path of the configuration file as it was written. */
   readonly file: string | undefined;
   /** Who had the last word on each option. */
@@ -71,6 +73,21 @@ export interface PseudoConfig {
   readonly stateDir: string;
 }
 
+/** What is made in the kernel for source transparent and pseudo, and by which names. */
+export interface TransparentConfig {
+  /** At start, and removed at exit. */
+  readonly setup: boolean;
+  /** Beside those that lead to the upstreams. */
+  readonly interfaces: readonly string[];
+  /** Of nft, in the family inet. */
+  readonly table: string;
+  readonly mark: PacketMark;
+  /** The first of several. */
+  readonly priority: number;
+  /** The first of several. */
+  readonly routeTable: number;
+}
+
 export interface Sources {
   readonly flags: Flags;
   readonly env: Environment;
@@ -85,11 +102,8 @@ export interface Sources {
  * @throws DualportError whose message starts with the flag, the variable, or file:line:column
  */
 export function loadConfig(sources: Sources): Config {
-  const flags = readFlags(sources.flags);
-  const environment = readEnvironment(sources.env);
-  const path = flags.config ?? environment.config;
-  const file = path === undefined ? emptyFile : readConfigFile(path, sources);
-  const layers: Layers = { flags, environment, file };
+  const layers = readLayers(sources);
+  const path = layers.flags.config ?? layers.environment.config;
   const rules = buildRules(ruleInputs(layers));
   const fromDocker = dockerValues(layers, sources.env['DOCKER_HOST']);
   const { docker, launchers } = fromDocker;
@@ -98,8 +112,18 @@ export function loadConfig(sources: Sources): Config {
   refuseTransparent(rules, values.engine);
   const ruleDefaults = ruleDefaultsOf(layers);
   const pseudo = pseudoValues(layers, sources.env);
+  const transparent = transparentValues(layers);
   const origins = originsOf(layers);
-  return deepFreeze({ rules, ruleDefaults, ...fromDocker, ...values, pseudo, file: path, origins });
+  return deepFreeze({
+    rules,
+    ruleDefaults,
+    ...fromDocker,
+    ...values,
+    pseudo,
+    transparent,
+    file: path,
+    origins,
+  });
 }
 
 /**
@@ -108,11 +132,16 @@ export function loadConfig(sources: Sources): Config {
  * @throws DualportError as {@link loadConfig} does
  */
 export function loadPseudoConfig(sources: Sources): PseudoConfig {
-  const flags = readFlags(sources.flags);
-  const environment = readEnvironment(sources.env);
-  const path = flags.config ?? environment.config;
-  const file = path === undefined ? emptyFile : readConfigFile(path, sources);
-  return deepFreeze(pseudoValues({ flags, environment, file }, sources.env));
+  return deepFreeze(pseudoValues(readLayers(sources), sources.env));
+}
+
+/**
+ * The part of the configuration that names what is made in the kernel, for a command that needs no rules.
+ *
+ * @throws DualportError as {@link loadConfig} does
+ */
+export function loadTransparentConfig(sources: Sources): TransparentConfig {
+  return deepFreeze(transparentValues(readLayers(sources)));
 }
 
 /** May the label of a container in this Docker network say `transparent`? */
@@ -124,6 +153,14 @@ interface Layers {
   readonly flags: Partial<OptionValues>;
   readonly environment: Partial<OptionValues>;
   readonly file: FileConfig;
+}
+
+function readLayers(sources: Sources): Layers {
+  const flags = readFlags(sources.flags);
+  const environment = readEnvironment(sources.env);
+  const path = flags.config ?? environment.config;
+  const file = path === undefined ? emptyFile : readConfigFile(path, sources);
+  return { flags, environment, file };
 }
 
 const emptyFile: FileConfig = { process: {}, defaults: {}, entries: [] };
@@ -167,6 +204,18 @@ function pseudoValues({ flags, environment, file }: Layers, env: Environment): P
   // systemd gives a list where a unit has several; ours is the first.
   const given = env['STATE_DIRECTORY']?.split(':')[0] || '/var/lib/dualport';
   return { v4, v6, unitBits: Number(pseudoUnit.slice(1)), stateDir: stateDir ?? given };
+}
+
+function transparentValues({ flags, environment, file }: Layers): TransparentConfig {
+  const values = { ...optionDefaults, ...file.process, ...environment, ...flags };
+  return {
+    setup: values.transparentSetup,
+    interfaces: [...new Set(values.transparentInterface)],
+    table: values.transparentTable,
+    mark: values.transparentMark,
+    priority: values.transparentPriority,
+    routeTable: values.transparentRouteTable,
+  };
 }
 
 /** What the configuration alone shows; whether this process has the privilege is known once it starts. */

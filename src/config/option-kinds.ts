@@ -82,24 +82,36 @@ export function duration(byDefault: string, bounds: DurationBounds, row: Describ
 
 /** A whole number that may stay unset. */
 export function limit(unset: string, max: number, row: Described): Option<number | undefined> {
-  const kind = wholeNumber(max);
-  return scalar(kind.parse, { ...row, ...kind, default: undefined, defaultText: unset });
+  const kind = wholeNumber(1, max);
+  return scalar(kind.parse, {
+    ...row,
+    ...kind,
+    placeholder: '<count>',
+    default: undefined,
+    defaultText: unset,
+  });
 }
 
-/** A whole number from 1 on. */
+/** How many of something, from 1 on. */
 export function count(byDefault: number, max: number, row: Described): Option<number> {
-  const kind = wholeNumber(max);
-  return scalar(kind.parse, { ...row, ...kind, default: byDefault, defaultText: String(byDefault) });
+  return { ...whole(byDefault, 1, max, row), placeholder: '<count>' };
 }
 
-function wholeNumber(max: number) {
-  const allowed = `a whole number from 1 to ${max}`;
+/** A whole number between bounds. */
+export function whole(byDefault: number, min: number, max: number, row: Described): Option<number> {
+  const kind = wholeNumber(min, max);
+  const defaultText = String(byDefault);
+  return scalar(kind.parse, { ...row, ...kind, placeholder: '<number>', default: byDefault, defaultText });
+}
+
+function wholeNumber(min: number, max: number) {
+  const allowed = `a whole number from ${min} to ${max}`;
   const parse = (text: string) => {
-    const number = /^\d{1,15}$/.test(text) ? Number(text) : 0;
-    if (number >= 1 && number <= max) return number;
+    const number = /^\d{1,15}$/.test(text) ? Number(text) : -1;
+    if (number >= min && number <= max) return number;
     throw notAllowed(text, allowed);
   };
-  return { placeholder: '<count>', allowed, parse };
+  return { allowed, parse };
 }
 
 export interface PrefixBounds {
@@ -147,6 +159,11 @@ export interface TextKind<T> {
 export function text<T>(kind: TextKind<T>, row: Described): Option<T | undefined> {
   const { parse, unset, ...rest } = kind;
   return scalar<T | undefined>(parse, { ...row, ...rest, default: undefined, defaultText: unset });
+}
+
+/** The same with a default, which is written like any other value. */
+export function textOr<T>(kind: Omit<TextKind<T>, 'unset'>, byDefault: string, row: Described): Option<T> {
+  return scalar(kind.parse, { ...row, ...kind, default: kind.parse(byDefault), defaultText: byDefault });
 }
 
 /** Any number of texts; each may give several items. `empty` is what to say to a list without any. */

@@ -17,14 +17,38 @@ import {
   rangeForms,
 } from './docker-options.ts';
 import { launcherSocketForms, parseLauncherSocket } from './launcher-socket.ts';
-import { choice, count, duration, limit, list, type Option, prefix, text, toggle } from './option-kinds.ts';
+import {
+  choice,
+  count,
+  duration,
+  limit,
+  list,
+  type Option,
+  prefix,
+  text,
+  textOr,
+  toggle,
+  whole,
+} from './option-kinds.ts';
 import { notAllowed } from './place.ts';
 import { type BindHost, type PortRange, type PublishedPort, parsePortSpec } from './port-spec.ts';
 import { parseTarget, type Target, targetForms } from './target.ts';
+import {
+  firstRouteTable,
+  interfaceForms,
+  lastPriority,
+  lastRouteTable,
+  markForms,
+  parseInterface,
+  parseMark,
+  parseTable,
+  tableForms,
+} from './transparent-options.ts';
 
 const rules = { group: 'What to publish, and where to' };
 const identity = { group: "The client's address" };
 const access = { group: 'Who may connect' };
+const kernel = { group: 'The way back of transparent and pseudo connections' };
 const timeouts = { group: 'Timeouts' };
 const limits = { group: 'Limits' };
 const docker = { group: 'Docker' };
@@ -248,6 +272,38 @@ export const processOptions = {
     },
     { ...identity, help: 'Docker networks whose containers may ask for source transparent by their label' },
   ),
+  transparentSetup: toggle({
+    ...kernel,
+    help: 'make the rules and routes that source transparent and pseudo need at start, and remove them at exit',
+  }),
+  transparentInterface: list<string, readonly string[]>(
+    {
+      placeholder: '<name,...>',
+      allowed: interfaceForms,
+      unset: 'those that lead to the upstreams',
+      parse: parseInterface,
+      default: [],
+    },
+    { ...kernel, help: 'interfaces that answers of upstreams come from, beside those found; repeatable' },
+  ),
+  transparentTable: textOr({ placeholder: '<name>', allowed: tableForms, parse: parseTable }, 'dualport', {
+    ...kernel,
+    help: "the nft table that is dualport's own",
+  }),
+  // Of the bits of a mark Tailscale has 16-23, Calico 16-31, kube-proxy 14 and 15, CNI portmap 13 and the AWS CNI 7.
+  transparentMark: textOr({ placeholder: '<mark>', allowed: markForms, parse: parseMark }, '0x1000', {
+    ...kernel,
+    help: 'the mark on answers of upstreams, as value or value/mask',
+  }),
+  // Before everybody who routes addresses of clients: strongSwan is at 220, the AWS CNI at 512, Tailscale at 5210.
+  transparentPriority: whole(60, 1, lastPriority, {
+    ...kernel,
+    help: 'the first of five priorities of ip rules',
+  }),
+  transparentRouteTable: whole(24_000, firstRouteTable, lastRouteTable, {
+    ...kernel,
+    help: 'the first of 16 numbers of route tables',
+  }),
 };
 
 export const options = {

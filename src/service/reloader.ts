@@ -19,6 +19,7 @@ const atStartOnly = [
   'logLevel',
   'logFormat',
   'pseudo',
+  'transparent',
 ] as const;
 
 export class Reloader {

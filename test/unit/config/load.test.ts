@@ -70,6 +70,14 @@ test('what nobody wrote has its default, and says so', () => {
       unitBits: 64,
       stateDir: '/var/lib/dualport',
     },
+    transparent: {
+      setup: false,
+      interfaces: [],
+      table: 'dualport',
+      mark: { value: 0x1000, mask: 0x1000 },
+      priority: 60,
+      routeTable: 24_000,
+    },
     transparentNetworks: [],
     file: undefined,
   });

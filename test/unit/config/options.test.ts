@@ -105,6 +105,12 @@ test('the defaults are the documented ones', () => {
     pseudoUnit: '/64',
     stateDir: undefined,
     transparentNetworks: [],
+    transparentSetup: false,
+    transparentInterface: [],
+    transparentTable: 'dualport',
+    transparentMark: { value: 0x1000, mask: 0x1000 },
+    transparentPriority: 60,
+    transparentRouteTable: 24_000,
     config: undefined,
   });
 });
