@@ -38,6 +38,16 @@ export const errorCodes = {
     means: 'the daemon.json of dockerd cannot be changed as asked',
   },
   STATE: { exit: exitStatus.failure, means: 'the pseudo addresses that are kept cannot be read' },
+  SETUP: { exit: exitStatus.failure, means: 'a rule or route of the kernel cannot be made or removed' },
+  SETUP_TOOL: {
+    exit: exitStatus.configuration,
+    means: 'a program that changes rules and routes is not installed',
+  },
+  SETUP_FOREIGN: {
+    exit: exitStatus.configuration,
+    means: "somebody else has a rule, route or table in dualport's place",
+  },
+  SETUP_BUSY: { exit: exitStatus.temporary, means: 'another dualport has the rules and routes of this host' },
   ADMIN: { exit: exitStatus.failure, means: 'the admin address does not answer' },
 } as const;
 

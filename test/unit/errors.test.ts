@@ -16,6 +16,9 @@ import {
   messageOf,
   noIpv6Error,
 } from '../../src/errors.ts';
+import { foreignError } from '../../src/transparent/apply.ts';
+import { lockPlace } from '../../src/transparent/lock.ts';
+import { must, toolError } from '../../src/transparent/system.ts';
 
 const doc = readFileSync(new URL('../../../docs/errors.md', import.meta.url), 'utf8');
 
@@ -99,6 +102,11 @@ function listening(errno: string, address: string, message?: string): () => neve
 const inFile = (text: string) => load({ config: 'dualport.yaml' }, text);
 const ports = 'publish:\n  - ports: "8080:80"\n';
 
+const aRule = {
+  tool: 'ip',
+  args: '-4 rule add pref 60 iif docker0 lookup 24000 protocol 240'.split(' '),
+} as const;
+
 /** How to get each example of the document. */
 const provoked: Readonly<Record<ErrorCode, () => unknown>> = {
   USAGE: load({ publish: ['8080:80'], connectTimeout: 'fast' }),
@@ -121,6 +129,27 @@ const provoked: Readonly<Record<ErrorCode, () => unknown>> = {
   DOCKER: () => run(['check', '--docker', '--docker-engine', '/run/dualport-example/docker.sock']),
   DAEMON_JSON: () => parseDaemonJson('/etc/docker/daemon.json', '[]'),
   STATE: () => run(['pseudo', '240.1.2.3', '--state-dir', '/run/dualport/none']),
+  SETUP: () =>
+    must(async () => ({ status: 2, stdout: '', stderr: 'RTNETLINK answers: File exists\n' }), aRule),
+  SETUP_TOOL: () => {
+    throw toolError('nft', systemError('ENOENT'));
+  },
+  SETUP_FOREIGN: () => {
+    throw foreignError([
+      'the nft table inet dualport belongs to somebody else, who has there the chain "input"',
+    ]);
+  },
+  SETUP_BUSY: async () => {
+    const names = {
+      table: 'dualport',
+      priority: 60,
+      routeTable: 24_000,
+      interfaces: [],
+      mark: { value: 1, mask: 1 },
+    };
+    const lock = await lockPlace(names);
+    await lockPlace(names).finally(() => lock.release());
+  },
   ADMIN: () => run(['status', '--admin', '/run/dualport/admin.sock']),
 };
 

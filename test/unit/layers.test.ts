@@ -14,13 +14,13 @@ const floors: readonly (readonly string[])[] = [
   ['net'],
   ['flow', 'proxy-protocol', 'config'],
   ['policy', 'engine', 'pseudo'],
-  ['service', 'docker'],
+  ['service', 'docker', 'transparent'],
   ['cli'],
   ['main'],
 ];
 
 /** Values and decisions do not log. */
-const loggers = ['engine', 'service', 'docker', 'cli', 'main'];
+const loggers = ['engine', 'service', 'docker', 'transparent', 'cli', 'main'];
 
 /** The one part that knows each package. */
 const owners: Readonly<Record<string, string>> = {
@@ -171,6 +171,10 @@ const lawful: readonly (readonly [path: string, text: string])[] = [
   ],
   ['pseudo/table.ts', "import { createHmac } from 'node:crypto';\nimport { x } from '../net/cidr.ts';\n"],
   ['config/load.ts', "import { resolve } from 'node:path';\nimport * as v from 'valibot';\n"],
+  [
+    'transparent/setup.ts',
+    "import type { Log } from '../log.ts';\nimport { a } from '../engine/engine.ts';\n",
+  ],
   ['docker/watcher.ts', "const { default: Docker } = await import('dockerode');\n"],
   [
     'main.ts',
@@ -257,6 +261,16 @@ const unlawful: readonly (readonly [path: string, text: string, what: string])[]
     'docker/a.ts',
     "const x = await import('../cli/serve.ts');\n",
     'imports cli/serve.ts, which is not below it',
+  ],
+  [
+    'transparent/a.ts',
+    "import { x } from '../service/service.ts';\n",
+    'imports service/service.ts, which is not below it',
+  ],
+  [
+    'service/a.ts',
+    "import { x } from '../transparent/setup.ts';\n",
+    'imports transparent/setup.ts, which is not below it',
   ],
   ['cli/a.ts', "import { x } from '../main.ts';\n", 'imports main.ts, which is not below it'],
   ['cli/a.ts', "import { x } from '../../test/a.ts';\n", 'imports ../test/a.ts, which has no floor'],
