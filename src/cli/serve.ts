@@ -18,6 +18,7 @@ import { metricsText } from '../service/metrics.ts';
 import { Reloader } from '../service/reloader.ts';
 import { Service } from '../service/service.ts';
 import { type Status, statusOf } from '../service/status.ts';
+import { TransparentSetup } from '../transparent/setup.ts';
 import { containerMetrics, makeFollower } from './containers.ts';
 import { makeLaunchers } from './launchers.ts';
 import { version } from './version.ts';
@@ -44,8 +45,26 @@ export async function serveUntil(
   log: Log,
   ready: () => void = () => {},
 ): Promise<void> {
+  // Removed when the last flow has ended, whichever way that comes about.
+  const setup = config.transparent.setup ? await TransparentSetup.open(config, log) : undefined;
+  try {
+    await relayUntil(signals, config, load, log, setup, ready);
+  } finally {
+    await setup?.close();
+  }
+}
+
+async function relayUntil(
+  signals: Signals,
+  config: Config,
+  load: () => Config,
+  log: Log,
+  setup: TransparentSetup | undefined,
+  ready: () => void,
+): Promise<void> {
   let follower: Follower | undefined;
-  const service = new Service(config, log, (rule) => follower?.unreached(rule));
+  const unreached = (rule: string) => follower?.unreached(rule);
+  const service = new Service(config, log, unreached, setup && ((rules) => setup.follow(rules)));
   const reloader = new Reloader(service, load, config, log, () => {
     follower?.configured();
     launchers?.configured();

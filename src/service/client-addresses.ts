@@ -122,11 +122,12 @@ export class ClientAddresses {
   #schedule(tookMs: number): void {
     clearTimeout(this.#timer);
     if (this.#closed) return;
-    this.#timer = setTimeout(() => void this.#refresh(), Math.max(refreshMs, leastPause * tookMs));
+    this.#timer = setTimeout(() => void this.refresh(), Math.max(refreshMs, leastPause * tookMs));
     this.#timer.unref();
   }
 
-  async #refresh(): Promise<void> {
+  /** Looks whether networks or routes are others; by itself that is done every ten seconds. */
+  async refresh(): Promise<void> {
     const startedMs = performance.now();
     const before = this.#around;
     const now = await this.#look();
@@ -168,7 +169,7 @@ const plainTexts: Readonly<Record<PlainReason, string>> = {
   'own-address': 'it is on this host',
 };
 
-function showsClients({ source }: Rule): boolean {
+export function showsClients({ source }: Rule): boolean {
   return source === 'transparent' || source === 'pseudo';
 }
 

@@ -20,7 +20,7 @@ import type { FlowRecord, LateUpstreams } from '../flow/flow.ts';
 import { type Log, LogBudget } from '../log.ts';
 import { type Endpoint, formatEndpoint } from '../net/address.ts';
 import { bindRule } from './bind.ts';
-import { ClientAddresses } from './client-addresses.ts';
+import { ClientAddresses, showsClients } from './client-addresses.ts';
 import { flowLineCounts, flowLog } from './flow-log.ts';
 import { type HostFacts, openFileLimit, readHostFacts } from './host.ts';
 import { exceedsOpenFiles, flowLimits, maxFlows } from './limits.ts';
@@ -44,14 +44,21 @@ export interface Brought {
   readonly late?: LateUpstreams;
 }
 
-export interface RunningRule {
+/** A rule, and where its targets are now. */
+export interface AddressedRule {
   readonly rule: Rule;
+  readonly upstreams: readonly Endpoint[];
+}
+
+/** Makes what rules that show clients need around them; rejects when they cannot run for want of it. */
+export type Surround = (rules: () => readonly AddressedRule[]) => Promise<void>;
+
+export interface RunningRule extends AddressedRule {
   readonly brought: Brought;
   readonly group: RuleGroup;
   /** A block for each thread. */
   readonly counters: readonly Counters[];
   readonly listeners: readonly Listener<RulePlan>[];
-  readonly upstreams: readonly Endpoint[];
 }
 
 type Planned = Pick<RunningRule, 'rule' | 'brought' | 'group' | 'upstreams'>;
@@ -65,29 +72,44 @@ export class Service {
   readonly #budget: LogBudget;
   readonly #resolver: Resolver;
   readonly #unreached: (rule: string) => void;
+  readonly #surround: Surround | undefined;
   readonly #clients: ClientAddresses;
   readonly #running = new Map<string, RunningRule>();
   /** The names of those among them that are not the configuration's. */
   readonly #added = new Set<string>();
   /** How often plans had to be made again, for other reasons than the rules. */
   #changes = 0;
+  /** Rules that what is around is made for before they run. */
+  #upcoming: readonly Rule[] = [];
   #config: Config;
   #last: Promise<void> = Promise.resolve();
   #forgetting: NodeJS.Timeout | undefined;
 
-  /** @param unreached called when a flow of an added rule has reached no upstream */
-  constructor(config: Config, log: Log, unreached: (rule: string) => void = () => {}) {
+  /**
+   * @param unreached called when a flow of an added rule has reached no upstream
+   * @param surround called before rules run, and when rules or upstreams are others
+   */
+  constructor(
+    config: Config,
+    log: Log,
+    unreached: (rule: string) => void = () => {},
+    surround: Surround | undefined = undefined,
+  ) {
     const openFiles = openFileLimit();
     this.#config = config;
     this.#log = log;
     const lineCounts = flowLineCounts();
     this.#budget = new LogBudget(log, undefined, lineCounts);
     this.#unreached = unreached;
+    this.#surround = surround;
     const changed = () => {
       this.#changes++;
       void this.#replacePlans();
     };
-    this.#resolver = new Resolver(log, changed);
+    this.#resolver = new Resolver(log, () => {
+      changed();
+      this.#follow();
+    });
     this.maxFlows = maxFlows(config, openFiles);
     const settings = { ...config, maxFlows: this.maxFlows };
     this.engine = new Threads(settings, log, lineCounts, (record) => this.#hear(record));
@@ -129,11 +151,12 @@ export class Service {
   /** New flows of an added rule follow this one, which has the same name; nothing happens to a rule that is gone. */
   change(rule: Rule): Promise<void> {
     return this.#inTurn(async () => {
-      if (!this.#added.has(rule.name)) return;
-      await this.#clients.follow([rule]);
-      await this.#resolver.follow([rule]);
+      const before = this.#running.get(rule.name)?.rule;
+      if (before === undefined || !this.#added.has(rule.name)) return;
+      await this.#ready([rule]);
       await this.#replacePlan(rule);
       this.#retainSoon();
+      if (showsClients(before)) this.#follow();
     });
   }
 
@@ -141,8 +164,9 @@ export class Service {
   remove(name: string): Promise<void> {
     return this.#inTurn(async () => {
       if (!this.#added.delete(name)) return;
-      await this.#close(name);
+      const closed = await this.#close(name);
       this.#retainSoon();
+      if (closed.some(({ rule }) => showsClients(rule))) this.#follow();
     });
   }
 
@@ -156,18 +180,48 @@ export class Service {
   async #add(rule: Rule, brought: Brought): Promise<void> {
     if (this.#running.has(rule.name)) throw publishedAlready(rule.name);
     const open = brought.open ?? this.#binding(rule, await readHostFacts());
-    await this.#clients.follow([rule]);
-    await this.#resolver.follow([rule]);
+    await this.#ready([rule]);
     this.#added.add(rule.name);
     try {
       await this.#openOne(rule, open, brought);
     } catch (error) {
       this.#added.delete(rule.name);
       this.#retainSoon();
+      if (showsClients(rule)) this.#follow();
       throw error;
     }
     // One of several rules may have fewer flows than a single one.
     if (this.#running.size === 2) await this.#replacePlans();
+  }
+
+  /** What rules need that are about to run. */
+  async #ready(rules: readonly Rule[]): Promise<void> {
+    await this.#clients.follow(rules);
+    await this.#resolver.follow(rules);
+    if (this.#surround === undefined || !rules.some(showsClients)) return;
+    this.#upcoming = rules;
+    try {
+      await this.#surround(() => this.#addressed());
+    } catch (error) {
+      this.#retainSoon();
+      throw error;
+    } finally {
+      this.#upcoming = [];
+    }
+    await this.#clients.refresh();
+  }
+
+  /** The rules or their upstreams are others: what is around follows, and nobody waits for it. */
+  #follow(): void {
+    this.#surround?.(() => this.#addressed()).catch((error: unknown) => {
+      const code = error instanceof DualportError ? error.code : undefined;
+      this.#log.error({ code, reason: messageOf(error) }, 'what is around the rules is not as they need it');
+    });
+  }
+
+  #addressed(): readonly AddressedRule[] {
+    const rules = [...this.rules.map(({ rule }) => rule), ...this.#upcoming];
+    return rules.map((rule) => ({ rule, upstreams: this.#resolver.upstreams(rule) }));
   }
 
   /** Every rule there is to be, with this configuration. */
@@ -192,8 +246,7 @@ export class Service {
 
   async #apply(config: Config): Promise<void> {
     const host = await readHostFacts();
-    await this.#clients.follow(config.rules);
-    await this.#resolver.follow(config.rules);
+    await this.#ready(config.rules);
     if (this.draining) throw stopping();
     const configured = [...this.#running.keys()].filter((name) => !this.#added.has(name));
     const { open, keep, close } = reconcile(new Set(configured), config.rules);
@@ -206,11 +259,13 @@ export class Service {
     } catch (error) {
       this.#config = before;
       this.#retain(before);
+      this.#follow();
       throw error;
     }
     this.#retain(config);
     for (const name of close) await this.#close(name);
     await Promise.all(keep.map((rule) => this.#replacePlan(rule)));
+    this.#follow();
     this.#warn(open, host);
   }
 

@@ -1,14 +1,18 @@
 /** Rules that come and go one by one, beside those of the configuration; on real sockets of the portable engine. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { pino } from 'pino';
 import { type Config, loadConfig } from '../../../src/config/load.ts';
 import type { Rule } from '../../../src/config/rules.ts';
 import { DualportError } from '../../../src/errors.ts';
-
-import { Service } from '../../../src/service/service.ts';
+import { formatEndpoint } from '../../../src/net/address.ts';
+import { Service, type Surround } from '../../../src/service/service.ts';
 
 const open: (() => unknown)[] = [];
 let service: Service;
@@ -140,6 +144,70 @@ test('changes that come at once are made one after the other', async () => {
 test('nothing is added once the service stops', async () => {
   await service.stop(0, AbortSignal.abort());
   await assert.rejects(service.add(ruleOf(await freePort(), first)), /stopping/);
+});
+
+/** A service, and what it has others make around its rules: their names and upstreams at each call. */
+function surrounded(refuse: () => boolean): { readonly one: Service; readonly calls: string[] } {
+  const calls: string[] = [];
+  const surround: Surround = async (rules) => {
+    calls.push(`begins with ${one.rules.length} open`);
+    await sleep(20);
+    calls.push(
+      rules()
+        .map(({ rule, upstreams }) => `${rule.source} ${upstreams.map(formatEndpoint)}`)
+        .join(),
+    );
+    if (refuse()) throw new DualportError('SETUP', 'no room');
+  };
+  const one = new Service(shown([1], 'none'), pino({ level: 'silent' }), undefined, surround);
+  open.push(() => one.stop(0, AbortSignal.abort()));
+  return { one, calls };
+}
+
+const stateDir = mkdtempSync(join(tmpdir(), 'dualport-test-'));
+after(() => rmSync(stateDir, { recursive: true }));
+
+function shown(ports: readonly number[], source: string): Config {
+  const publish = ports.map((port) => `127.0.0.1:${port}:${portOf(first)}`);
+  return loadConfig({ flags: { publish, to: ['127.0.0.1'], engine: 'portable', source, stateDir }, env: {} });
+}
+
+function shownRule(port: number, source: string): Rule {
+  const [rule] = shown([port], source).rules;
+  assert.ok(rule);
+  return rule;
+}
+
+test('what is around rules that show clients is made before they run, and follows when they go', async () => {
+  const { one, calls } = surrounded(() => false);
+  const [configured, added, other] = [await freePort(), await freePort(), await freePort()];
+  const to = `127.0.0.1:${portOf(first)}`;
+  await one.apply(shown([configured], 'pseudo'));
+  assert.deepEqual(calls.splice(0, 2), ['begins with 0 open', `pseudo ${to}`]);
+  await one.add(ruleOf(other, first));
+  await sleep(100);
+  assert.equal(calls.splice(0).at(-1), `pseudo ${to},none ${to}`, 'and once more after a change');
+  await one.add(shownRule(added, 'pseudo'));
+  assert.deepEqual(calls.splice(0), ['begins with 2 open', `pseudo ${to},none ${to},pseudo ${to}`]);
+  await one.remove(ruleOf(other, first).name);
+  assert.deepEqual(calls, [], 'nobody is asked for what needs nothing');
+  await one.remove(shownRule(added, 'pseudo').name);
+  await sleep(100);
+  assert.deepEqual(calls.splice(0), ['begins with 1 open', `pseudo ${to}`]);
+});
+
+test('a rule does not run where what it needs around it cannot be made, and others do', async () => {
+  let full = false;
+  const { one } = surrounded(() => full);
+  const [configured, added] = [await freePort(), await freePort()];
+  await one.apply(shown([configured], 'pseudo'));
+  full = true;
+  await refused(one.add(shownRule(added, 'pseudo')), 'SETUP');
+  await refused(one.apply(shown([added], 'pseudo')), 'SETUP');
+  assert.equal(one.rules.length, 1);
+  await assert.rejects(said(added), { code: 'ECONNREFUSED' });
+  await one.add(ruleOf(added, first));
+  assert.equal(await said(added), 'first');
 });
 
 function configOf(
