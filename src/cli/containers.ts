@@ -7,7 +7,7 @@ import { formatUpstream } from '../config/target.ts';
 import { DockerApi } from '../docker/api.ts';
 import { complaintOf } from '../docker/complaints.ts';
 import { type DockerStatus, Follower, ownAddresses } from '../docker/follower.ts';
-import { planRoutes, type Refusal, type Route } from '../docker/routes.ts';
+import { planRoutes, type Refusal, type Route, type Routes } from '../docker/routes.ts';
 import type { Log } from '../log.ts';
 import { familyOf } from '../net/address.ts';
 import { openFileLimit } from '../service/host.ts';
@@ -43,13 +43,7 @@ export interface ContainerRow {
 
 /** What would be published of the containers there are now. */
 export async function containerRows(engine: EngineAddress, config: Config): Promise<readonly ContainerRow[]> {
-  const api = await DockerApi.open(engine);
-  const { signal } = new AbortController();
-  await api.version(signal);
-  const snapshot = await api.list(signal);
-  const mostRules = mostAddedRules(openFileLimit(), config.threads);
-  const facts = { config, own: ownAddresses(), mostRules, holder: () => undefined };
-  const { routes, refusals, warnings, left } = planRoutes(snapshot, facts);
+  const { routes, refusals, warnings, left } = await readRoutes(engine, config);
   const rows = [
     ...routes.map(routeRow),
     ...refusals.map((refusal) => refusalRow(refusal, 'not published: ')),
@@ -57,6 +51,21 @@ export async function containerRows(engine: EngineAddress, config: Config): Prom
     ...left.map((remark) => refusalRow(remark, 'not mirrored: ')),
   ];
   return rows.sort((a, b) => (a.container < b.container ? -1 : Number(a.container > b.container)));
+}
+
+/** The rules that would be made of them. */
+export async function containerRules(engine: EngineAddress, config: Config): Promise<readonly Rule[]> {
+  const { routes } = await readRoutes(engine, config);
+  return routes.map(({ rule }) => rule);
+}
+
+async function readRoutes(engine: EngineAddress, config: Config): Promise<Routes> {
+  const api = await DockerApi.open(engine);
+  const { signal } = new AbortController();
+  await api.version(signal);
+  const snapshot = await api.list(signal);
+  const mostRules = mostAddedRules(openFileLimit(), config.threads);
+  return planRoutes(snapshot, { config, own: ownAddresses(), mostRules, holder: () => undefined });
 }
 
 export function containersTable(rows: readonly ContainerRow[]): string {

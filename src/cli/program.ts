@@ -13,6 +13,7 @@ import { type InstallFlags, install, uninstall } from './install.ts';
 import { pseudo } from './pseudo.ts';
 import { serve } from './serve.ts';
 import { status } from './status.ts';
+import { transparentCheck, transparentDown, transparentPrint, transparentUp } from './transparent.ts';
 import { version } from './version.ts';
 
 const examples = `
@@ -52,6 +53,7 @@ const commands = {
   install: 'have dockerd start the launcher instead of docker-proxy (install docker-proxy)',
   uninstall: 'have dockerd start its own docker-proxy again',
   pseudo: 'print whom a pseudo address stands for, or which ones a client has',
+  transparent: 'show, make, remove or prove what source transparent and pseudo need of the kernel',
   demo: 'publish a small IPv4-only HTTP program on [::] and show what it sees',
   help: 'print help for a command',
 } as const;
@@ -67,7 +69,9 @@ function refuseUnknownCommand(word: string | undefined): void {
 function makeProgram(started: (running: Promise<number>) => void): Command {
   const program = new Command('dualport')
     .description("Publishes a program's ports on IPv6 and IPv4 at once, and keeps the client's address.")
-    .usage('[serve] [options]\n       dualport check|status|pseudo|install|uninstall|demo [options]')
+    .usage(
+      '[serve] [options]\n       dualport check|status|transparent|pseudo|install|uninstall|demo [options]',
+    )
     .version(version, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', examples)
@@ -104,6 +108,7 @@ function makeProgram(started: (running: Promise<number>) => void): Command {
     .action((address: string, flags: Flags & { json?: boolean }) =>
       started(pseudo(address, flags, flags.json === true)),
     );
+  addTransparent(program, started);
   addCommand(program, 'demo')
     .argument('[port]', 'the port to publish', '8080')
     .action((port: string) => started(demo(port)));
@@ -113,6 +118,33 @@ function makeProgram(started: (running: Promise<number>) => void): Command {
   const visibleOptions = (command: Command) =>
     command.name() === program.name() ? withServing : standard.visibleOptions(command);
   return withHelp(program).configureHelp({ ...helpStyle, visibleOptions });
+}
+
+function addTransparent(program: Command, started: (running: Promise<number>) => void): void {
+  const transparent = addCommand(program, 'transparent');
+  const add = (name: string, description: string) =>
+    withOptions(withHelp(transparent.command(name).description(description)));
+  add('print', 'print the commands, as a script that can be read and run')
+    .option('--undo', 'the commands that undo them')
+    .action((flags: Flags & { undo?: boolean }) => started(transparentPrint(flags, flags.undo === true)));
+  add('up', 'run them; all or nothing, and nothing that is there already').action((flags: Flags) =>
+    started(transparentUp(flags)),
+  );
+  add('down', 'remove what dualport has made there, and nothing else').action((flags: Flags) =>
+    started(transparentDown(flags)),
+  );
+  const from = new Option('--from <address>', 'a client to call the upstreams as; repeatable').argParser(
+    (address: string, before: string[] | undefined) => [...(before ?? []), address],
+  );
+  add(
+    'check',
+    'call each upstream as a client elsewhere, and say what is to blame where no answer comes back',
+  )
+    .addOption(from)
+    .option('--json', 'as JSON instead of lines')
+    .action((flags: Flags & { from?: string[]; json?: boolean }) =>
+      started(transparentCheck(flags, flags.from ?? [], flags.json === true)),
+    );
 }
 
 const helpStyle = { helpWidth: 110 };
