@@ -16,6 +16,6 @@ export function makeLaunchers(service: Service, now: () => Config, log: Log): La
   const { launchers, engine } = now();
   if (launchers === undefined) return undefined;
   refuseHandover(engine);
-  const lookup = new ContainerLookup(containersOf(launchers.engine), log);
+  const lookup = new ContainerLookup(containersOf(launchers.engine), now, log);
   return new Launchers(service, log, lookup, () => now().ruleDefaults);
 }

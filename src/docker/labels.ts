@@ -33,14 +33,23 @@ export interface WantedPort {
   readonly source: LabelSource | undefined;
 }
 
+/** What is asked for a port, and the label that says it. */
+export function sourceOf(
+  port: WantedPort | undefined,
+  { source }: LabelValues,
+): { readonly source: LabelSource | undefined; readonly label: string } {
+  if (port?.source !== undefined) return { source: port.source, label: `${port.askedBy.text}.source` };
+  return { source, label: `${prefix}.source` };
+}
+
 export interface LabelValues {
   readonly source: LabelSource | undefined;
   readonly family: RuleOptionValues['family'] | undefined;
   readonly allow: RuleOptionValues['allow'] | undefined;
 }
 
-/** What a container may choose to be told; any other way takes rights, which are the operator's to give. */
-export type LabelSource = Extract<RuleOptionValues['source'], 'none' | 'proxy-v1' | 'proxy-v2'>;
+/** What a container may ask for; whether it gets it is label-source.ts. */
+export type LabelSource = Exclude<RuleOptionValues['source'], 'pseudo'>;
 
 const prefix = 'io.dualport';
 const containerKeys = ['ports', 'source', 'family', 'network', 'allow'] as const;
@@ -58,7 +67,10 @@ const longestKey = 128;
 const mostLabels = 512;
 
 const { group, help } = ruleOptions.source;
-const sourceOption: Option<LabelSource> = choice(['none', 'proxy-v1', 'proxy-v2'], 'none', { group, help });
+const sourceOption: Option<LabelSource> = choice(['none', 'proxy-v1', 'proxy-v2', 'transparent'], 'none', {
+  group,
+  help,
+});
 const protocolOption = choice(['tcp', 'udp'], 'tcp', { group, help });
 
 /** In any case, so that a label written in capitals is reported and not passed over. */

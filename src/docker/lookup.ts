@@ -12,11 +12,12 @@ import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { type Address, equalAddress, familyOf } from '../net/address.ts';
 import type { Attachment, Container } from './container.ts';
-import { readLabels } from './labels.ts';
+import { type Grants, refusedSource } from './label-source.ts';
+import { readLabels, sourceOf } from './labels.ts';
 
 /** As much of a container as is looked at. */
 export type ListedContainer = Pick<Container, 'name' | 'labels'> & {
-  readonly networks: readonly Pick<Attachment, 'addresses'>[];
+  readonly networks: readonly Pick<Attachment, 'name' | 'addresses'>[];
 };
 
 export type ListContainers = (life: AbortSignal) => Promise<readonly ListedContainer[]>;
@@ -35,6 +36,7 @@ const longestComplaint = 300;
 
 export class ContainerLookup {
   readonly #list: ListContainers;
+  readonly #grants: () => Grants;
   readonly #log: Log;
   readonly #life = new AbortController();
   /** The list that is to be begun next; whoever asks now is answered by it. */
@@ -43,8 +45,10 @@ export class ContainerLookup {
   #trouble = '';
   readonly #complaints = new Set<string>();
 
-  constructor(list: ListContainers, log: Log) {
+  /** @param grants of the configuration in force */
+  constructor(list: ListContainers, grants: () => Grants, log: Log) {
     this.#list = list;
+    this.#grants = grants;
     this.#log = log;
   }
 
@@ -58,7 +62,7 @@ export class ContainerLookup {
     return {
       name: container.name,
       otherAddresses: othersOf(container, address),
-      source: this.#sourceOf(container, port, protocol),
+      source: this.#sourceOf(container, address, port, protocol),
     };
   }
 
@@ -92,13 +96,23 @@ export class ContainerLookup {
   }
 
   /** Of a port that has a label of its own that one counts. */
-  #sourceOf({ name, labels }: ListedContainer, port: number, protocol: Protocol): SourceMode | undefined {
+  #sourceOf(
+    { name, labels, networks }: ListedContainer,
+    address: Address,
+    port: number,
+    protocol: Protocol,
+  ): SourceMode | undefined {
     const { ports, values, complaints } = readLabels(labels, mostPorts);
     for (const complaint of complaints) this.#complain(name, complaint.slice(0, longestComplaint));
     const own = ports.find(
       ({ port: wanted }) => wanted.containerPort === port && wanted.protocol === protocol,
     );
-    return own?.source ?? values.source;
+    const { source, label } = sourceOf(own, values);
+    const network = networks.find((one) => hasAddress(one, address))?.name ?? '';
+    const refusal = refusedSource(source, label, network, this.#grants());
+    if (refusal === undefined) return source;
+    this.#complain(name, refusal.slice(0, longestComplaint));
+    return undefined;
   }
 
   #complain(container: string, reason: string): void {
@@ -109,6 +123,10 @@ export class ContainerLookup {
   }
 }
 
+function hasAddress({ addresses }: Pick<Attachment, 'addresses'>, address: Address): boolean {
+  return addresses.some((own) => equalAddress(own, address));
+}
+
 function addressesOf({ networks }: ListedContainer): readonly Address[] {
   return networks.flatMap(({ addresses }) => addresses);
 }
@@ -116,8 +134,7 @@ function addressesOf({ networks }: ListedContainer): readonly Address[] {
 /** Those of the other family; first of the network the address is of, which this host reaches for certain. */
 function othersOf({ networks }: ListedContainer, address: Address): readonly Address[] {
   const isOther = (one: Address) => familyOf(one) !== familyOf(address);
-  const has = ({ addresses }: { addresses: readonly Address[] }) =>
-    addresses.some((own) => equalAddress(own, address));
+  const has = (network: Pick<Attachment, 'addresses'>) => hasAddress(network, address);
   const ordered = [...networks.filter(has), ...networks.filter((network) => !has(network))];
   return ordered.flatMap(({ addresses }) => addresses.filter(isOther));
 }

@@ -14,7 +14,8 @@ import { type Address, equalAddress, formatAddress } from '../net/address.ts';
 import { intersectCidrs } from '../net/cidr.ts';
 import { withinBounds } from './bounds.ts';
 import type { Attachment, Container } from './container.ts';
-import { type Exposure, readLabels, type WantedPort } from './labels.ts';
+import { refusedSource } from './label-source.ts';
+import { type Exposure, readLabels, sourceOf, type WantedPort } from './labels.ts';
 import { mirroredPorts } from './mirror.ts';
 import { chooseNetwork, compileReach, type Network, type Reaches } from './network.ts';
 
@@ -28,7 +29,7 @@ export interface Snapshot {
 
 /** What has to be known beside it. */
 export interface Facts {
-  readonly config: Pick<Config, 'rules' | 'ruleDefaults' | 'labels' | 'admin'>;
+  readonly config: Pick<Config, 'rules' | 'ruleDefaults' | 'labels' | 'admin' | 'transparentNetworks'>;
   /** The addresses of the network namespace dualport runs in. */
   readonly own: readonly Address[];
   /** Most rules there may be of containers in all. */
@@ -164,14 +165,15 @@ class Planner {
     const { ruleDefaults } = this.#facts.config;
     const family = exposure.values.family ?? ruleDefaults.family;
     const to = attachment.addresses.map((address) => ({ kind: 'address' as const, address, zone: '' }));
-    for (const { port, askedBy, source } of wanted) {
-      const values = {
-        ...ruleDefaults,
-        family,
-        allow,
-        to,
-        source: source ?? exposure.values.source ?? ruleDefaults.source,
-      };
+    for (const one of wanted) {
+      const { port, askedBy } = one;
+      const { source, label } = sourceOf(one, exposure.values);
+      const refusal = refusedSource(source, label, attachment.name, this.#facts.config);
+      if (refusal !== undefined) {
+        this.refuse(container, port, refusal);
+        continue;
+      }
+      const values = { ...ruleDefaults, family, allow, to, source: source ?? ruleDefaults.source };
       const why = `${askedBy.text}; ${end.why}`;
       const at = { ...askedBy, text: `container ${container.name}: ${askedBy.text}` };
       this.#candidates.push({ port, at, values, container, owners, network: attachment.id, why });

@@ -173,8 +173,10 @@ class Launcher {
     this.#giver.close();
   }
 
+  /** What the container may be told is perhaps another. */
   configured(): void {
     void this.#change();
+    if (this.#known !== undefined) void this.#ask();
   }
 
   /** Nothing more is found out. */

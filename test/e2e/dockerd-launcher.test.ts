@@ -307,7 +307,7 @@ describe('with launchers', () => {
       const [complaint] = site.dualport?.running.said('a label is not followed') ?? [];
       assert.match(
         String(complaint?.['reason']),
-        /io\.dualport\.source: found "transparent"; allowed: none, proxy-v1, proxy-v2/,
+        /io\.dualport\.source: found "transparent", and the container is on the network "bridge"; allowed there: none, /,
       );
     },
   );

@@ -121,19 +121,15 @@ test('what only the operator may grant has no label', () => {
     refuses({ [label]: value }, /found an unknown label/);
   }
   refuses(
-    { 'io.dualport.source': 'transparent' },
-    /^io\.dualport\.source: found "transparent"; allowed: none, proxy-v1, proxy-v2$/,
-  );
-  refuses(
     { 'io.dualport.port.80.source': '', 'io.dualport.source': 'pseudo' },
-    /allowed: none, proxy-v1, proxy-v2$/,
+    /allowed: none, proxy-v1, proxy-v2, transparent$/,
   );
 });
 
 test('a value that is not allowed withdraws the ports', () => {
   refuses(
     { 'io.dualport.source': 'proxy-v3' },
-    /^io\.dualport\.source: found "proxy-v3"; allowed: none, proxy-v1, proxy-v2; did/,
+    /^io\.dualport\.source: found "proxy-v3"; allowed: none, proxy-v1, proxy-v2, transparent; did/,
   );
   refuses(
     { 'io.dualport.family': '6' },

@@ -23,18 +23,21 @@ class Docker {
 
 function container(name: string, networks: readonly (readonly string[])[], source?: string): ListedContainer {
   const labels = new Map(source === undefined ? [] : [['io.dualport.source', source]]);
-  return { name, labels, networks: networks.map((texts) => ({ addresses: texts.map(parseAddress) })) };
+  const attachments = networks.map((texts, i) => ({ name: `net${i}`, addresses: texts.map(parseAddress) }));
+  return { name, labels, networks: attachments };
 }
 
 let docker: Docker;
 let lookup: ContainerLookup;
+let transparentNetworks: readonly string[];
 let lines: { msg: string; reason?: string }[];
 
 beforeEach(() => {
   docker = new Docker();
   lines = [];
   const log = pino({ base: null }, { write: (line) => void lines.push(JSON.parse(line)) });
-  lookup = new ContainerLookup(docker.list, log);
+  transparentNetworks = [];
+  lookup = new ContainerLookup(docker.list, () => ({ transparentNetworks }), log);
 });
 // A look-up keeps no process from ending; this one has more to do.
 const awake = setInterval(() => {}, 1000);
@@ -76,9 +79,22 @@ test('a label says how it wants to learn of its clients; another word is said on
   assert.equal(lines.length, 2);
   assert.match(
     lines[0]?.reason ?? '',
-    /^io\.dualport\.source: found "transparent"; allowed: none, proxy-v1, proxy-v2/,
+    /^io\.dualport\.source: found "transparent", and the container is on the network "net0"; allowed there: none, /,
   );
   assert.ok((lines[1]?.reason ?? '').length <= 300);
+});
+
+test('source transparent is for networks that the operator has named, as they are named now', async () => {
+  docker.containers = [container('a', [['10.0.0.2'], ['10.1.0.2']], 'transparent')];
+  const source = async (address: string) => (await lookup.find(parseAddress(address), 80, 'tcp'))?.source;
+  transparentNetworks = ['net1'];
+  assert.equal(await source('10.0.0.2'), undefined);
+  assert.equal(await source('10.1.0.2'), 'transparent');
+  transparentNetworks = ['*'];
+  assert.equal(await source('10.0.0.2'), 'transparent');
+  transparentNetworks = [];
+  assert.equal(await source('10.1.0.2'), undefined);
+  assert.match(lines[0]?.reason ?? '', /--transparent-networks \(now net1\)$/);
 });
 
 test('a port may have a label of its own', async () => {
@@ -90,7 +106,9 @@ test('a port may have a label of its own', async () => {
     ['io.dualport.port.dns.protocol', 'udp'],
     ['io.dualport.port.dns.source', 'none'],
   ]);
-  docker.containers = [{ name: 'a', labels, networks: [{ addresses: [parseAddress('10.0.0.2')] }] }];
+  docker.containers = [
+    { name: 'a', labels, networks: [{ name: 'n', addresses: [parseAddress('10.0.0.2')] }] },
+  ];
   const sourceOf = async (port: number, protocol: 'tcp' | 'udp') =>
     (await lookup.find(parseAddress('10.0.0.2'), port, protocol))?.source;
   assert.equal(await sourceOf(8443, 'tcp'), 'proxy-v2');

@@ -95,6 +95,57 @@ test('what labels do not say comes from the options; what they say wins', () => 
   assert.equal(only(none.routes).rule.source, 'none');
 });
 
+test('source transparent is for networks that the operator has named, and other ports are published', () => {
+  const labels = {
+    'io.dualport.ports': '8080:80,8081:81',
+    'io.dualport.source': 'transparent',
+    'io.dualport.port.81.source': 'none',
+  };
+  const on = (networks: Readonly<Record<string, string>>, more: object, granted: readonly string[]) =>
+    plan([container('web', { labels: { ...labels, ...more }, networks })], {
+      networks: [bridge, network('front', ['172.18.0.0/16'])],
+      own: ['172.17.0.1', '172.18.0.1'],
+      flags: { transparentNetworks: granted },
+    });
+  const sources = ({ routes }: Routes) => routes.map(({ rule }) => rule.source);
+  const both = { bridge: '172.17.0.2', front: '172.18.0.2' };
+  const inFront = { 'io.dualport.network': 'front' };
+
+  const refused = on({ bridge: '172.17.0.2' }, {}, []);
+  assert.deepEqual(sources(refused), ['none']);
+  assert.match(
+    only(reasons(refused.refusals)),
+    /^web 8080:80\/tcp: io\.dualport\.source: found "transparent", and the container is on the network "bridge"; allowed there: none, .*\(now none\)$/,
+  );
+  assert.deepEqual(sources(on({ bridge: '172.17.0.2' }, {}, ['bridge'])), ['transparent', 'none']);
+  assert.deepEqual(sources(on({ bridge: '172.17.0.2' }, {}, ['*'])), ['transparent', 'none']);
+  assert.deepEqual(sources(on(both, inFront, ['bridge'])), ['none'], 'the network it is reached on counts');
+  assert.deepEqual(sources(on(both, inFront, ['front'])), ['transparent', 'none']);
+  const own = on({ bridge: '172.17.0.2' }, { 'io.dualport.port.81.source': 'transparent' }, []);
+  assert.match(reasons(own.refusals).join('\n'), /8081:81\/tcp: io\.dualport\.port\.81\.source: found/);
+});
+
+test('a network of a Compose file is named by what Docker calls it', () => {
+  const labels = { ...web, 'io.dualport.source': 'transparent', 'io.dualport.network': 'granted' };
+  const compose = { 'com.docker.compose.project': 'own', 'com.docker.compose.network': 'granted' };
+  const given = (granted: string) =>
+    plan(
+      [
+        container('web', {
+          labels: { ...labels, 'com.docker.compose.project': 'own' },
+          networks: { own_granted: '172.18.0.2' },
+        }),
+      ],
+      {
+        networks: [network('own_granted', ['172.18.0.0/16'], { labels: compose })],
+        own: ['172.18.0.1'],
+        flags: { transparentNetworks: [granted] },
+      },
+    );
+  assert.equal(given('granted').routes.length, 0);
+  assert.equal(only(given('own_granted').routes).rule.source, 'transparent');
+});
+
 test('an allow label narrows what the operator allows, and widens it never', () => {
   const allowed = (label: string, ...flags: readonly string[]) => {
     const labels = { ...web, 'io.dualport.allow': label };
