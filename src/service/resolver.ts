@@ -44,10 +44,14 @@ export class Resolver {
     if (fresh.length === 0) return;
     for (const name of fresh) this.#wanted.add(name);
     const looking = Promise.all(fresh.map((name) => this.#lookUp(name)));
-    const signal = this.#stopped.signal;
+    const stopped = this.#stopped.signal;
+    const decided = new AbortController();
+    const signal = AbortSignal.any([stopped, decided.signal]);
     const tooLate = sleep(waitMs, true, { ref: false, signal }).catch(() => true);
     const late = await Promise.race([looking.then(() => false), tooLate]);
-    if (late) void looking.then(() => signal.aborted || this.#changed());
+    // Or a timer and a listener stay behind for seconds, and containers may come and go by the hundred in these.
+    decided.abort();
+    if (late) void looking.then(() => stopped.aborted || this.#changed());
     if (this.#timer === undefined) this.#schedule();
   }
 
