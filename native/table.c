@@ -12,19 +12,30 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
+
+void socket_reset(int fd) {
+  const struct linger linger = {.l_onoff = 1};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+}
+
+void close_with_reset(int fd) {
+  socket_reset(fd);
+  close(fd);
+}
 
 static int watch(struct core *core, int slot, int fd, uint32_t generation, uint32_t epoll_events) {
   struct epoll_event event = {.events = epoll_events, .data.u64 = (uint32_t)slot | (uint64_t)generation << 32};
   if (epoll_ctl(core->epoll, EPOLL_CTL_ADD, fd, &event) == 0) return 0;
   int error = errno;
-  close(fd);
+  close_with_reset(fd); /* a client that was accepted must not take it for an empty answer */
   return -error;
 }
 
 int slot_open(struct core *core, int fd, enum slot_kind kind, uint32_t epoll_events) {
   if (core->free_count == 0) {
-    close(fd);
+    close_with_reset(fd);
     return -ENFILE;
   }
   int number = core->free_now[core->free_count - 1];

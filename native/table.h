@@ -50,7 +50,9 @@ struct core {
   int givers;      /* slots of that kind */
 };
 
-/* Takes a slot for fd and has epoll watch it; -ENFILE when the table is full. fd is closed on failure. */
+void socket_reset(int fd); /* has close() send RST (platform/reset-relay.c) */
+void close_with_reset(int fd);
+/* Takes a slot for fd and has epoll watch it; -ENFILE when the table is full. fd is closed with a reset on failure. */
 int slot_open(struct core *, int fd, enum slot_kind, uint32_t epoll_events);
 /* Closes fd and gives the slot up. */
 void slot_close(struct core *, int slot);

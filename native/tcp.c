@@ -64,11 +64,6 @@ int socket_error(int fd) {
   return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 ? error : errno;
 }
 
-void socket_reset(int fd) {
-  const struct linger linger = {.l_onoff = 1};
-  setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
-}
-
 static int set(int fd, int level, int option, int value) {
   return setsockopt(fd, level, option, &value, sizeof value) == 0 ? 0 : -errno;
 }
@@ -200,7 +195,7 @@ static int accept_one(struct core *core, int number) {
   if (fd < 0) return is_passing(errno) ? 0 : -errno;
   length = sizeof local;
   if (listener->is_wildcard && getsockname(fd, (struct sockaddr *)&local, &length) != 0) {
-    close(fd);
+    close_with_reset(fd);
     return 0;
   }
   int client = open_side(core, fd, SLOT_TCP_CLIENT);

@@ -44,7 +44,6 @@ struct tcp {
 int tcp_adopt(struct core *, int fd);
 void tcp_queue(struct core *, int slot); /* its turn comes in this poll or the next */
 int socket_error(int fd);                /* takes SO_ERROR */
-void socket_reset(int fd);               /* has close() send RST (platform/reset-relay.c) */
 
 /* relay.c */
 struct relay;

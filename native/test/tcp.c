@@ -22,6 +22,7 @@ size_t live_blocks, live_bytes;
 int splice_error, pipe_error;
 bool small_pipes;
 unsigned splices, pipes_made;
+int epoll_ctl_error, getsockname_error; /* of the next call */
 void (*after_epoll_wait)(void);
 
 void *__real_malloc(size_t);
@@ -30,6 +31,8 @@ ssize_t __real_splice(int, off64_t *, int, off64_t *, size_t, unsigned);
 int __real_pipe2(int[2], int);
 int __real_fcntl(int, int, ...);
 int __real_epoll_wait(int, struct epoll_event *, int, int);
+int __real_epoll_ctl(int, int, int, struct epoll_event *);
+int __real_getsockname(int, struct sockaddr *, socklen_t *);
 
 void *__wrap_malloc(size_t size) {
   void *block = __real_malloc(size);
@@ -71,6 +74,20 @@ int __wrap_epoll_wait(int epoll, struct epoll_event *events, int length, int tim
   int count = __real_epoll_wait(epoll, events, length, timeout);
   if (after_epoll_wait != NULL) after_epoll_wait();
   return count;
+}
+
+static bool fails(int *error) {
+  if (*error == 0) return false;
+  errno = *error, *error = 0;
+  return true;
+}
+
+int __wrap_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event) {
+  return fails(&epoll_ctl_error) ? -1 : __real_epoll_ctl(epoll, operation, fd, event);
+}
+
+int __wrap_getsockname(int fd, struct sockaddr *name, socklen_t *length) {
+  return fails(&getsockname_error) ? -1 : __real_getsockname(fd, name, length);
 }
 
 /* ---- the rig ---- */
@@ -830,6 +847,29 @@ static void a_full_table_pauses_the_listener(void) {
   rig_close(rig);
 }
 
+/* An end instead would be an empty answer. */
+static void a_client_that_cannot_be_taken_in_is_reset(void) {
+  struct rig *rig = rig_open();
+  rig->hold = true;
+  int client = rig_client(rig);
+  epoll_ctl_error = ENOSPC;
+  settle(rig);
+  CHECK(rig->accepted_count == 0 && rig->accept_error == ENOSPC && end_of(client) == ECONNRESET);
+  close(client);
+  int fd = tcp_socket(SOCK_NONBLOCK);
+  CHECK(listen(fd, 8) == 0);
+  int listener = core_adopt(rig->core, fd, 0, NULL);
+  struct endpoint at;
+  CHECK(core_local(rig->core, listener, &at) == 0);
+  client = connect_to(at.port);
+  getsockname_error = ENOBUFS;
+  settle(rig);
+  CHECK(rig->accepted_count == 0 && end_of(client) == ECONNRESET);
+  close(client);
+  core_close(rig->core, listener, 0);
+  rig_close(rig);
+}
+
 static void an_adopted_wildcard_listener_names_the_address_dialled(void) {
   struct rig *rig = rig_open();
   rig->hold = true;
@@ -1001,6 +1041,7 @@ static const struct {
     TEST(a_paused_listener_leaves_clients_in_the_backlog),
     TEST(a_listener_without_descriptors_pauses),
     TEST(a_full_table_pauses_the_listener),
+    TEST(a_client_that_cannot_be_taken_in_is_reset),
     TEST(an_adopted_wildcard_listener_names_the_address_dialled),
     TEST(an_adopted_listener_never_blocks_and_nothing_else_is_adopted),
     TEST(an_ipv6_listener_is_for_ipv6_only),

@@ -7,6 +7,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { type Endpoint, endpointOf, formatHost } from '../../net/address.ts';
 import type { EngineContext } from '../context.ts';
 import type { Listener, Plan } from '../engine.ts';
+import { reset } from './reset.ts';
 import { PortableTcpFlow, socketOptions } from './tcp-flow.ts';
 
 /** The kernel cuts it to net.core.somaxconn, 4096 by default since Linux 5.4. */
@@ -54,8 +55,8 @@ class TcpListener implements Listener {
   #accept(socket: Socket): void {
     const { remoteAddress, remotePort, localAddress, localPort } = socket;
     if (remoteAddress === undefined || localAddress === undefined) {
-      // Reset by the client while it waited in the backlog.
-      socket.destroy();
+      // Mostly reset by the client while it waited in the backlog; anybody else must not take an end for an answer.
+      reset(socket);
       return;
     }
     const peer = endpointOf(remoteAddress, remotePort ?? 0);
