@@ -1,5 +1,6 @@
 /** `dualport check`: what would run, as a table or as JSON, without binding anything. */
 import { type EffectiveRule, effectiveRules } from '../config/describe.ts';
+import { hiddenClientsAdvice, namesToTell } from '../config/hidden-clients.ts';
 import { type Config, loadConfig } from '../config/load.ts';
 import type { Flags } from '../config/sources.ts';
 import { formatMark } from '../config/transparent-options.ts';
@@ -19,7 +20,14 @@ export async function check(flags: Flags, json: boolean): Promise<number> {
       ? `${JSON.stringify(checked(config, containers), undefined, 2)}\n`
       : `${tables(config, containers).join('\n\n')}\n`,
   );
+  if (config.hidesClients.length > 0) process.stderr.write(`${hidingText(config.hidesClients)}\n`);
   return exitStatus.done;
+}
+
+function hidingText(names: readonly string[]): string {
+  const { named, more } = namesToTell(names);
+  const behind = `${named.join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
+  return `dualport: behind ${behind} programs see every client under one address: ${hiddenClientsAdvice}`;
 }
 
 function tables(config: Config, containers: readonly ContainerRow[] | undefined): readonly string[] {
@@ -46,7 +54,8 @@ function checked(config: Config, containers: readonly ContainerRow[] | undefined
     transparentNetworks,
     transparent: { ...transparent, mark: formatMark(transparent.mark) },
   };
-  const all = { ...docker, ...launchers, ...settings, ...addresses };
+  const { hidesClients } = config;
+  const all = { ...docker, ...launchers, ...settings, ...addresses, hidesClients };
   return { rules: effectiveRules(config), ...all, file: file ?? null, origins };
 }
 

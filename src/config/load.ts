@@ -10,6 +10,7 @@ import { defaultMaxPorts, type EngineAddress, engineAddress, type LabelPolicy } 
 import { type FileConfig, type FileEntry, parseFile } from './file.ts';
 import { type ReadFile, readFileText } from './file-text.ts';
 import { deepFreeze } from './freeze.ts';
+import { hidesClients } from './hidden-clients.ts';
 import {
   type OptionKey,
   type OptionValues,
@@ -37,6 +38,8 @@ export interface Config {
   readonly rules: readonly Rule[];
   /** What holds for a rule that is not written in the configuration. */
   readonly ruleDefaults: RuleOptionValues;
+  /** The rules, and perhaps the ports of containers, whose programs see everybody under one address unasked. */
+  readonly hidesClients: readonly string[];
   /** The engine whose containers are followed; undefined: none are. */
   readonly docker: EngineAddress | undefined;
   readonly labels: LabelPolicy;
@@ -104,7 +107,8 @@ export interface Sources {
 export function loadConfig(sources: Sources): Config {
   const layers = readLayers(sources);
   const path = layers.flags.config ?? layers.environment.config;
-  const rules = buildRules(ruleInputs(layers));
+  const inputs = ruleInputs(layers);
+  const rules = buildRules(inputs);
   const fromDocker = dockerValues(layers, sources.env['DOCKER_HOST']);
   const { docker, launchers } = fromDocker;
   if (rules.length === 0 && docker === undefined && launchers === undefined) throw nothingToPublish(path);
@@ -114,16 +118,12 @@ export function loadConfig(sources: Sources): Config {
   const pseudo = pseudoValues(layers, sources.env);
   const transparent = transparentValues(layers);
   const origins = originsOf(layers);
-  return deepFreeze({
-    rules,
-    ruleDefaults,
-    ...fromDocker,
-    ...values,
-    pseudo,
-    transparent,
-    file: path,
-    origins,
-  });
+  const hiding = rules.filter(({ port, allow }, i) =>
+    hidesClients(port.host, allow, inputs[i]?.saysSource === true),
+  );
+  const names = [...hiding.map(({ name }) => name), ...hidingContainers(layers, fromDocker, ruleDefaults)];
+  const ofRules = { rules, ruleDefaults, hidesClients: names };
+  return deepFreeze({ ...ofRules, ...fromDocker, ...values, pseudo, transparent, file: path, origins });
 }
 
 /**
@@ -169,13 +169,34 @@ function readConfigFile(path: string, { readFile, cwd = '.' }: Sources): FileCon
   return parseFile(path, readFileText(path, resolve(cwd, path), readFile));
 }
 
+interface WrittenInput extends RuleInput {
+  /** Its source is not the default because nobody said anything. */
+  readonly saysSource: boolean;
+}
+
 /** Every port that is published, with the values in force for it. */
-function ruleInputs(layers: Layers): readonly RuleInput[] {
+function ruleInputs(layers: Layers): readonly WrittenInput[] {
   const { flags, environment, file } = layers;
   return entriesInForce(layers).flatMap((entry) => {
-    const values = { ...optionDefaults, ...file.defaults, ...entry.values, ...environment, ...flags };
-    return entry.published.flatMap(({ ports, at }) => ports.map((port) => ({ port, at, values })));
+    const written = { ...file.defaults, ...entry.values, ...environment, ...flags };
+    const input = { values: { ...optionDefaults, ...written }, saysSource: Object.hasOwn(written, 'source') };
+    return entry.published.flatMap(({ ports, at }) => ports.map((port) => ({ port, at, ...input })));
   });
+}
+
+/** What labels say themselves is not known before there are containers. */
+function hidingContainers(
+  { flags, environment, file }: Layers,
+  { docker, launchers, labels }: Pick<Config, 'docker' | 'launchers' | 'labels'>,
+  { allow }: RuleOptionValues,
+): readonly string[] {
+  const saysSource = [file.defaults, environment, flags].some((values) => Object.hasOwn(values, 'source'));
+  const hosts = [
+    ...(docker === undefined ? [] : labels.bind),
+    ...(launchers === undefined ? [] : [undefined]),
+  ];
+  const hides = hosts.some((host) => hidesClients(host, allow, saysSource));
+  return hides ? ['ports of containers whose labels name no source'] : [];
 }
 
 /** Those of the strongest source that publishes anything: lists of ports replace each other, and never add up. */

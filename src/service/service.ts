@@ -10,6 +10,7 @@
  */
 import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { hiddenClientsAdvice, namesToTell } from '../config/hidden-clients.ts';
 import type { Config } from '../config/load.ts';
 import type { Rule } from '../config/rules.ts';
 import type { RuleGroup } from '../engine/admission.ts';
@@ -82,6 +83,8 @@ export class Service {
   /** Rules that what is around is made for before they run. */
   #upcoming: readonly Rule[] = [];
   #config: Config;
+  /** Rules of which it was said that they hide their clients. */
+  #toldHiding: ReadonlySet<string> = new Set();
   #last: Promise<void> = Promise.resolve();
   #forgetting: NodeJS.Timeout | undefined;
 
@@ -267,6 +270,7 @@ export class Service {
     await Promise.all(keep.map((rule) => this.#replacePlan(rule)));
     this.#follow();
     this.#warn(open, host);
+    this.#tellHiding(config.hidesClients);
   }
 
   /** No new flows; waits for those that are busy, then resets the rest. */
@@ -394,6 +398,16 @@ export class Service {
     if (!host.ipv6 && opened.some((rule) => rule.port.host === undefined)) {
       this.#log.warn('this host has no IPv6: ports without an address are published on IPv4 only');
     }
+  }
+
+  /** In one line, however many there are, and of each once. */
+  #tellHiding(hiding: readonly string[]): void {
+    const fresh = hiding.filter((name) => !this.#toldHiding.has(name));
+    this.#toldHiding = new Set(hiding);
+    if (fresh.length === 0) return;
+    const { named, more } = namesToTell(fresh);
+    const rules = more > 0 ? { rules: named, more } : { rules: named };
+    this.#log.warn({ ...rules, advice: hiddenClientsAdvice }, 'programs see every client under one address');
   }
 }
 

@@ -201,6 +201,21 @@ test('check --json prints every value in force and where it came from', async ()
   );
 });
 
+test('check says which programs see every client under one address, and the remedy', async () => {
+  const { stdout, stderr, code } = await runToEnd(['check', '-p', '25:25', '-t', '172.17.0.2']);
+  assert.equal(code, 0);
+  assert.equal(stdout.trimEnd().split('\n').length, 2, 'the table is not disturbed');
+  assert.match(
+    stderr,
+    /^dualport: behind 25:25\/tcp .*open relay.*--source proxy-v2.*--allow.*--source none.*\n$/,
+  );
+  const many = await runToEnd(['check', '--json', '-p', '8000-8011:8000-8011', '-t', '172.17.0.2']);
+  assert.equal(JSON.parse(many.stdout).hidesClients.length, 12);
+  assert.match(many.stderr, /8009:8009\/tcp and 2 more programs/);
+  const said = await runToEnd(['check', '-p', '25:25', '-t', '172.17.0.2', '--source', 'none']);
+  assert.equal(said.stderr, '');
+});
+
 test('help has every option, its default, examples and exit statuses', async () => {
   const { stdout, code } = await runToEnd(['--help']);
   assert.equal(code, 0);

@@ -433,7 +433,7 @@ test(
 );
 
 test('--docker-mirror publishes on IPv6 what Docker publishes on IPv4 only', options, async (t) => {
-  const yard = await Yard.open(t, ['--docker-mirror']);
+  const yard = await Yard.open(t, ['--docker-mirror', '--source', 'none']);
   const publish = ['0.0.0.0:80:80', '127.0.0.1:8081:80', `${addresses.host.v4}:8082:80`, '8083:80'];
   await yard.dockerd.run('web', { publish, listen: ['tcp 0.0.0.0 80'] });
   await until(

@@ -29,6 +29,8 @@ test('a host without IPv6 serves IPv4, TCP and UDP, with one warning', options, 
     '5300:53/udp',
     '--admin',
     '9090',
+    '--source',
+    'none',
     ...targets,
   ]);
   const answer = await curl(stage, world.client, `http://${host.v4}:8080/`);

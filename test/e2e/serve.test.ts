@@ -269,6 +269,27 @@ test('whatever is wrong with a new configuration, the old one stays in force as 
   }
 });
 
+test('rules whose programs see every client under one address are told of once, with the remedy', async () => {
+  const port = await freeRange(2);
+  const path = join(directory, 'hiding.yaml');
+  const told = () => process.said('programs see every client under one address');
+  writeConfig(path, [`${port}:25`, `[::1]:${port + 1}:25`]);
+  const process = await ready(['-c', path]);
+  assert.deepEqual(
+    told().map(({ level, rules }) => [level, rules]),
+    [['warn', [`${port}:25/tcp`]]],
+  );
+  assert.match(String(told()[0]?.['advice']), /open relay.*--source proxy-v2.*--allow/);
+  writeConfig(path, [`${port}:25`, `${port + 1}:25`]);
+  process.signal('SIGHUP');
+  await process.says('configuration reloaded');
+  assert.deepEqual(told()[1]?.['rules'], [`${port + 1}:25/tcp`], 'only what is new');
+  writeConfig(path, [`${port}:25`, `${port + 1}:25`], '    source: none\n');
+  process.signal('SIGHUP');
+  await process.says('configuration reloaded', 2);
+  assert.equal(told().length, 2);
+});
+
 test('a storm of SIGHUP under load fails no connection', async () => {
   const port = await freePort();
   const path = join(directory, 'storm.yaml');

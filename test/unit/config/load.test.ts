@@ -45,8 +45,9 @@ publish:
 
 test('what nobody wrote has its default, and says so', () => {
   const config = load(publish);
-  const { rules, origins, ruleDefaults, ...process } = config;
+  const { rules, origins, ruleDefaults, hidesClients, ...process } = config;
   assert.equal(rules.length, 1);
+  assert.deepEqual(hidesClients, ['8080:80/tcp']);
   assert.deepEqual(
     ruleDefaults,
     Object.fromEntries(ruleKeys.map((key) => [key, optionDefaults[key]])),
