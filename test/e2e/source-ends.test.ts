@@ -72,6 +72,7 @@ for (const family of [4, 6] as const) {
     assert.equal((await ask(stage, world, 'tcp', family)).ending, 'ECONNRESET');
     const line = await dualport.flow();
     assert.equal(line['dualport.close_reason'], 'connect-refused');
+    assert.equal(line['dualport.source.address'], family === 4 ? client.v4 : client.v6);
     assert.deepEqual(socketsAs(dualport, 'tcp', family), []);
   });
 }

@@ -1,6 +1,6 @@
 /** What cannot be had is refused at start with the reason and the remedy; what needs no privilege runs without one. */
 import assert from 'node:assert/strict';
-import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { Stage } from '../support/dualport.ts';
@@ -17,6 +17,7 @@ import {
   pseudoIpv4,
   startDualport,
   startPrograms,
+  stopDualport,
 } from '../support/source-world.ts';
 
 const { container } = addresses;
@@ -150,6 +151,70 @@ test('what is kept where nothing can be written holds, with a warning', options,
   const warnings = dualport.complaints.map(({ msg }) => String(msg));
   assert.equal(warnings.length, 1);
   assert.match(warnings[0] ?? '', /^pseudo addresses cannot be kept in .*, new ones are not kept: EACCES/);
+});
+
+/** Starts dualport with what is kept in `state` and ends it: whom the program saw, and what was complained of. */
+async function pseudoOnce(
+  stage: Stage,
+  world: World,
+  state: string,
+  prefix: readonly string[] = [],
+): Promise<{ peer: string; warnings: readonly string[] }> {
+  const args = [...ports, '-t', containerAddress[4], '--source', 'pseudo', '--state-dir', state];
+  const dualport = await startDualport(stage, world, args, prefix);
+  const { peer } = await ask(stage, world, 'tcp', 6);
+  await stopDualport(dualport);
+  return { peer, warnings: dualport.complaints.map(({ msg }) => String(msg)) };
+}
+
+test(
+  'a damaged table is a warning at start, is kept aside, and nobody gets another address',
+  options,
+  async (t) => {
+    const stage = new Stage(t);
+    const world = openSourceWorld(stage);
+    await startPrograms(stage, world);
+    const state = join(stage.directory(), 'state');
+    const before = await pseudoOnce(stage, world, state);
+    assert.deepEqual(before.warnings, []);
+    const damaged = Buffer.concat([Buffer.alloc(300), readFileSync(join(state, 'pseudo.table'))]);
+    writeFileSync(join(state, 'pseudo.table'), damaged);
+    const after = await pseudoOnce(stage, world, state);
+    assert.equal(after.peer, before.peer);
+    assert.equal(after.warnings.length, 1);
+    assert.match(
+      after.warnings[0] ?? '',
+      /^\d+ lines of the pseudo addresses were damaged and are left out; the file is kept as /,
+    );
+    const aside = readdirSync(state).filter((name) => name.startsWith('pseudo.table.damaged-'));
+    assert.deepEqual(readFileSync(join(state, aside[0] ?? '')), damaged);
+    assert.deepEqual(await pseudoOnce(stage, world, state), before);
+  },
+);
+
+/** A mount of its own over the directory, which root cannot write to either, as in a container that is read-only. */
+const readOnly = (directory: string) => [
+  'unshare',
+  '--mount',
+  'sh',
+  '-ec',
+  `mount --bind ${directory} ${directory}; mount -o remount,bind,ro ${directory}; exec "$@"`,
+  'sh',
+];
+
+test('a file system that is read-only is a warning at start, and what it has holds', options, async (t) => {
+  const stage = new Stage(t);
+  const world = openSourceWorld(stage);
+  await startPrograms(stage, world);
+  const state = join(stage.directory(), 'state');
+  const before = await pseudoOnce(stage, world, state);
+  const after = await pseudoOnce(stage, world, state, readOnly(state));
+  assert.equal(after.peer, before.peer);
+  assert.equal(after.warnings.length, 1);
+  assert.match(
+    after.warnings[0] ?? '',
+    /^pseudo addresses cannot be kept in .*, new ones are not kept: EROFS: /,
+  );
 });
 
 test(

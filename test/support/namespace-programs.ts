@@ -10,6 +10,7 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer as createHttpServer } from 'node:http';
 import net from 'node:net';
+import { setTimeout as watchdog } from 'node:timers';
 import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { endedCleanly } from '../../src/engine/portable/reset.ts';
@@ -74,6 +75,8 @@ export interface Echo {
 export const programFile: string = fileURLToPath(import.meta.url);
 
 const MiB = 1024 * 1024;
+/** What every link takes whole. */
+const datagramBytes = 1200;
 const atOnce = 20;
 const answerMs = 5000;
 /** A datagram that was not answered by then will not be. */
@@ -113,6 +116,56 @@ const programs = {
     socket.end();
     const { hash: received, ending } = await answer;
     print({ sent: hash.digest('hex'), received, ending });
+  },
+
+  /** Answers each datagram with one of its own, until it has had these bytes. */
+  udpTransferServer: async ({ host, port, bytes = 0 }) => {
+    const socket = createSocket({ type: udpType(host), ipv6Only: host.includes(':') });
+    const [sent, received] = [createHash('sha256'), createHash('sha256')];
+    let left = bytes;
+    socket.on('message', (data, from) => {
+      received.update(data);
+      const answer = randomBytes(data.length);
+      sent.update(answer);
+      socket.send(answer, from.port, from.address);
+      left -= data.length;
+      if (left > 0) return;
+      print({
+        sent: sent.digest('hex'),
+        received: received.digest('hex'),
+        ending: 'end',
+        peer: from.address,
+      });
+    });
+    socket.bind(port, host);
+    await once(socket, 'close');
+  },
+
+  /** A few datagrams at a time are under way, so that no buffer is ever full: one that is missing is lost. */
+  udpTransferClient: async ({ host, port, bytes = 0 }) => {
+    const socket = createSocket(udpType(host));
+    const [sent, received] = [createHash('sha256'), createHash('sha256')];
+    let [toSend, toHear] = [bytes, bytes];
+    const sendOne = () => {
+      const datagram = randomBytes(Math.min(toSend, datagramBytes));
+      toSend -= datagram.length;
+      sent.update(datagram);
+      if (datagram.length > 0) socket.send(datagram, port, host);
+    };
+    const heard = new Promise<string>((resolve) => {
+      const silence = watchdog(() => resolve(`silence, ${toHear} bytes are missing`), answerMs).unref();
+      socket.on('message', (data) => {
+        silence.refresh();
+        received.update(data);
+        toHear -= data.length;
+        if (toHear <= 0) resolve('end');
+        else sendOne();
+      });
+    });
+    for (let i = 0; i < atOnce; i++) sendOne();
+    const ending = await heard;
+    socket.close();
+    print({ sent: sent.digest('hex'), received: received.digest('hex'), ending });
   },
 
   /** Many short connections, a few at a time. */
