@@ -12,6 +12,7 @@
 import { count } from '../flow/counters.ts';
 import type {
   Announcement,
+  Approach,
   ApproachTo,
   CloseReason,
   FlowRecord,
@@ -48,6 +49,7 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
   #source: Endpoint | undefined;
   #plain: PlainReason | undefined;
   #lease: Lease | undefined;
+  #lastTried: { readonly upstream: Endpoint; readonly approach: Approach } | undefined;
   #counted = false;
   #relaying = false;
   #closed = false;
@@ -198,7 +200,9 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
 
   #approaching(approach: ApproachTo): Dial<A> {
     return (upstream, outcome) => {
-      const { source, lease } = approach(this.#flow, upstream);
+      const tried = approach(this.#flow, upstream);
+      const { source, lease } = tried;
+      this.#lastTried = { upstream, approach: tried };
       // All that one flow leases is its client's.
       if (lease !== undefined && this.#lease === undefined) {
         this.#lease = lease;
@@ -209,9 +213,12 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
     };
   }
 
-  /** What holds of the upstream that won; others may have been tried since. */
+  /** What holds of the upstream that won. */
   #approached(approach: ApproachTo, upstream: Endpoint, attempt: A): void {
-    const { source, announce, plain } = approach(this.#flow, upstream);
+    const last = this.#lastTried;
+    // Where another one was tried since, what was said of this one is asked again.
+    const tried = last?.upstream === upstream ? last.approach : approach(this.#flow, upstream);
+    const { source, announce, plain } = tried;
     this.#announce = announce;
     this.#uniqueId = makeUniqueId(announce);
     this.#source = source && { ...source, port: this.portOf(attempt) };

@@ -85,8 +85,7 @@ export class Pseudonyms {
     const { v6, unitBits } = this.#settings;
     if (upstream === 6 && isIpv4(client)) return { address: embed(v6, client), lease: undefined };
     const lease = this.#table.of(clientNetwork(client, unitBits));
-    const ipv4 = addressOf(lease.number);
-    return { address: upstream === 4 ? ipv4 : embed(v6, ipv4), lease };
+    return { address: upstream === 4 ? lease.address : embed(v6, lease.address), lease };
   }
 
   /** False when this client has none, and none is free. */

@@ -53,8 +53,9 @@ export function addressOf(number: number): Address {
 
 /** @param prefix a /96 */
 export function embed(prefix: Cidr, ipv4: Address): Address {
-  const address = Uint8Array.from(prefix.address);
-  address.set(ipv4Octets(ipv4), 12);
+  // A copy and a loop, and no iterator: this is asked for each flow.
+  const address = new Uint8Array(prefix.address);
+  for (let i = 12; i < 16; i++) address[i] = ipv4[i] ?? 0;
   return address;
 }
 
