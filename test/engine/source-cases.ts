@@ -7,7 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Approach, ApproachTo, PlainReason, Source } from '../../src/flow/flow.ts';
 import { type Endpoint, formatAddress, formatEndpoint, parseAddress } from '../../src/net/address.ts';
 import { decode } from '../../src/proxy-protocol/codec.ts';
-import { type Harness, type UdpPeer, until } from './harness.ts';
+import { silentServer } from '../support/silent-server.ts';
+import { at, type Harness, type UdpPeer, until } from './harness.ts';
 import type { Case } from './suite.ts';
 
 const plainly: Approach = { source: undefined, announce: undefined, lease: undefined, plain: undefined };
@@ -96,6 +97,31 @@ const tcpCases: readonly Case[] = [
       await until(() => harness.records.length === 1, 'a record');
       assert.match(sources(harness)[0] ?? '', /^127\.0\.0\.9:/);
       assert.equal(harness.records[0]?.fallback, true);
+    },
+  },
+  {
+    title: 'TCP: a candidate that answers after the next was tried is shown its own source still',
+    async run(harness) {
+      const slow = await silentServer('127.0.0.1');
+      harness.defer(slow.close);
+      const other = await silentServer('127.0.0.2');
+      harness.defer(other.close);
+      const upstreams = [at('127.0.0.1', slow.port), at('127.0.0.2', other.port)];
+      const approach: ApproachTo = (_, upstream) => ({
+        ...plainly,
+        source: sourceOf(upstream === upstreams[0] ? '127.0.0.8' : '127.0.0.9'),
+        plain: upstream === upstreams[0] ? 'link-local' : 'same-subnet',
+      });
+      const { local } = await harness.listen('tcp', '127.0.0.1', upstreams, { approach });
+      const client = await harness.connect(local);
+      await sleep(400);
+      slow.wake();
+      client.socket.end();
+      await client.ending;
+      await until(() => harness.records.length === 1, 'a record');
+      assert.equal(harness.records[0]?.upstream?.port, slow.port);
+      assert.match(sources(harness)[0] ?? '', /^127\.0\.0\.8:\d+$/);
+      assert.deepEqual(plains(harness), ['link-local']);
     },
   },
   {

@@ -12,7 +12,14 @@ const server = require('node:net').createServer().listen({ port: 0, host: proces
   process.stdout.write(server.address().port + '\\n');
 });`;
 
-export async function silentServer(host: string): Promise<{ port: number; close: () => void }> {
+export interface SilentServer {
+  readonly port: number;
+  /** From now on it answers, once the client has asked again. */
+  wake(): void;
+  close(): void;
+}
+
+export async function silentServer(host: string): Promise<SilentServer> {
   const child = spawn(process.execPath, ['-e', program, host], { stdio: ['ignore', 'pipe', 'inherit'] });
   const [line] = await once(child.stdout, 'data');
   const port = Number(String(line));
@@ -21,6 +28,7 @@ export async function silentServer(host: string): Promise<{ port: number; close:
   await sleep(100);
   return {
     port,
+    wake: () => child.kill('SIGCONT'),
     close: () => {
       for (const filler of fillers) filler.destroy();
       child.kill('SIGKILL');
