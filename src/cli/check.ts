@@ -8,6 +8,7 @@ import { refuseEngine, refuseHandover } from '../engine/select.ts';
 import { exitStatus } from '../errors.ts';
 import { formatCidr } from '../net/cidr.ts';
 import { type ContainerRow, containerRows, containersTable } from './containers.ts';
+import { print } from './print.ts';
 import { table } from './table.ts';
 
 export async function check(flags: Flags, json: boolean): Promise<number> {
@@ -15,7 +16,7 @@ export async function check(flags: Flags, json: boolean): Promise<number> {
   refuseEngine(config.engine, config.threads);
   if (config.launchers !== undefined) refuseHandover(config.engine);
   const containers = config.docker === undefined ? undefined : await containerRows(config.docker, config);
-  process.stdout.write(
+  await print(
     json
       ? `${JSON.stringify(checked(config, containers), undefined, 2)}\n`
       : `${tables(config, containers).join('\n\n')}\n`,

@@ -7,6 +7,7 @@ import { difference } from '../docker/daemon-json.ts';
 import { change, loosePlaces, type PlannedChange, planInstall, planUninstall } from '../docker/install.ts';
 import { whatVersionDoes } from '../docker/running-dockerd.ts';
 import { exitStatus } from '../errors.ts';
+import { print } from './print.ts';
 
 export interface InstallFlags {
   readonly dryRun?: boolean;
@@ -24,7 +25,7 @@ const ownLauncher = !existsSync(builtLauncher) && existsSync(packedLauncher) ? p
 export async function install(flags: InstallFlags): Promise<number> {
   const launcher = flags.launcher ?? ownLauncher;
   const planned = planInstall(flags.daemonJson, launcher);
-  say([
+  await say([
     ...carriedOut(planned, flags),
     ...(planned.replaced === undefined ? [] : [`It stood at ${planned.replaced} before.`]),
     `${whatVersionDoes(planned.version)}.`,
@@ -40,7 +41,7 @@ export async function install(flags: InstallFlags): Promise<number> {
 
 export async function uninstall(flags: InstallFlags): Promise<number> {
   const planned = planUninstall(flags.daemonJson, flags.launcher ?? ownLauncher);
-  say([
+  await say([
     ...carriedOut(planned, flags),
     '',
     'What is left to do:',
@@ -73,6 +74,6 @@ function warnings(launcher: string): readonly string[] {
   ];
 }
 
-function say(lines: readonly string[]): void {
-  process.stdout.write(`${lines.join('\n')}\n`);
+function say(lines: readonly string[]): Promise<void> {
+  return print(`${lines.join('\n')}\n`);
 }

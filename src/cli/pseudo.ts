@@ -7,6 +7,7 @@ import { type Address, formatAddress, parseAddress } from '../net/address.ts';
 import { formatCidr } from '../net/cidr.ts';
 import { Pseudonyms } from '../pseudo/pseudonyms.ts';
 import { isPseudo } from '../pseudo/range.ts';
+import { print } from './print.ts';
 
 /** What is known of an address, as it is printed with --json. */
 interface Answer {
@@ -30,7 +31,7 @@ export async function pseudo(text: string, flags: Flags, json: boolean): Promise
     return exitStatus.failure;
   }
   const answer = answerOf(known, client);
-  process.stdout.write(json ? `${JSON.stringify(answer, undefined, 2)}\n` : `${sentence(answer)}\n`);
+  await print(json ? `${JSON.stringify(answer, undefined, 2)}\n` : `${sentence(answer)}\n`);
   return exitStatus.done;
 }
 

@@ -5,6 +5,7 @@ import { environmentOf, flagOf, options } from '../config/options.ts';
 import { type Flags, readEnvironment, readFlags } from '../config/sources.ts';
 import { DualportError, exitStatus, messageOf } from '../errors.ts';
 import { formatHost } from '../net/address.ts';
+import { print } from './print.ts';
 import type { FullStatus } from './serve.ts';
 import { table } from './table.ts';
 
@@ -21,7 +22,7 @@ export async function status(flags: Flags, json: boolean): Promise<number> {
   }
   const text = await fetchStatus(address);
   const current = JSON.parse(text) as FullStatus;
-  process.stdout.write(json ? text : `${summary(current)}\n`);
+  await print(json ? text : `${summary(current)}\n`);
   return current.ready ? exitStatus.done : exitStatus.failure;
 }
 

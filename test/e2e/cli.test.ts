@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { runToEnd } from '../support/process.ts';
+import { main, Running, runToEnd } from '../support/process.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'dualport-cli-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -214,6 +214,23 @@ test('check says which programs see every client under one address, and the reme
   assert.match(many.stderr, /8009:8009\/tcp and 2 more programs/);
   const said = await runToEnd(['check', '-p', '25:25', '-t', '172.17.0.2', '--source', 'none']);
   assert.equal(said.stderr, '');
+});
+
+test('what a command prints arrives as a whole, also at a reader that is slow', async () => {
+  const args = ['check', '-p', '10001-12000:10001-12000', '-t', '172.17.0.2'];
+  const slowly = ['sh', '-c', '"$@" | { sleep 1; cat; }', 'sh', process.execPath, main];
+  const { stdout } = await new Running(args, { command: slowly }).exit;
+  const lines = stdout.split('\n');
+  assert.equal(lines.length, 2002);
+  assert.match(lines[2000] ?? '', /^tcp +0\.0\.0\.0:12000 .* everybody$/);
+});
+
+test('a reader that leaves early is no failure', async () => {
+  const args = ['check', '-p', '10001-12000:10001-12000', '-t', '172.17.0.2', '--source', 'none'];
+  const briefly = ['sh', '-c', '{ "$@"; echo "status $?" >&2; } | head -1', 'sh', process.execPath, main];
+  const { stdout, stderr } = await new Running(args, { command: briefly }).exit;
+  assert.match(stdout, /^PROTO .*\n$/);
+  assert.equal(stderr, 'status 0\n');
 });
 
 test('help has every option, its default, examples and exit statuses', async () => {
