@@ -20,6 +20,7 @@ import {
   ruleKeys,
 } from './options.ts';
 import type { Origin, Place } from './place.ts';
+import { refuseAdminPort } from './port-conflicts.ts';
 import type { PublishedPort } from './port-spec.ts';
 import { buildRules, type Rule, type RuleInput } from './rules.ts';
 import {
@@ -113,6 +114,7 @@ export function loadConfig(sources: Sources): Config {
   const { docker, launchers } = fromDocker;
   if (rules.length === 0 && docker === undefined && launchers === undefined) throw nothingToPublish(path);
   const values = processValues(layers);
+  refuseAdminPort(rules, values.admin);
   refuseTransparent(rules, values.engine);
   const ruleDefaults = ruleDefaultsOf(layers);
   const pseudo = pseudoValues(layers, sources.env);

@@ -1,8 +1,9 @@
 /**
- * Ports that two rules would fight over, found before anything is bound, with both rules named. It judges by
- * the rules alone: that another program holds a port only shows when it is bound.
+ * Ports that two rules, or a rule and --admin, would fight over, found before anything is bound, with both named. It
+ * judges by the configuration alone: that another program holds a port only shows when it is bound.
  */
 import { DualportError } from '../errors.ts';
+import type { AdminAddress } from './admin-address.ts';
 import { ListenerIndex } from './listener-index.ts';
 import type { Place } from './place.ts';
 import { formatBindHost, type PortRange, type PublishedPort } from './port-spec.ts';
@@ -75,6 +76,27 @@ export function refuseFullRanges(
   }
 }
 
+/**
+ * Sees to it that a rule and the admin address do not want the same port.
+ *
+ * @throws DualportError PORT_CONFLICT
+ */
+export function refuseAdminPort(
+  publications: readonly Pick<Publication, 'name' | 'port'>[],
+  admin: AdminAddress | undefined,
+): void {
+  if (admin?.kind !== 'tcp') return;
+  const index = new ListenerIndex<string>();
+  for (const { name, port } of publications) {
+    const known = knownPort(port);
+    if (known !== undefined) index.add(port.protocol, known, port.host, name);
+  }
+  for (const { port, ...host } of admin.endpoints) {
+    const name = index.overlapping('tcp', port, host);
+    if (name !== undefined) throw adminPortTaken(name, port);
+  }
+}
+
 /** The one host port of a publication; undefined when it is still to be chosen. */
 export function knownPort(port: PublishedPort): number | undefined {
   return port.hostPorts?.first === port.hostPorts?.last ? port.hostPorts?.first : undefined;
@@ -136,6 +158,13 @@ function portTaken(publication: Publication, other: Publication, what: string): 
     'PORT_CONFLICT',
     `${cite(publication)} and ${cite(other)} would both listen on ${what}; give one of them another host port ` +
       'or each its own address',
+  );
+}
+
+function adminPortTaken(name: string, port: number): DualportError {
+  return new DualportError(
+    'PORT_CONFLICT',
+    `"${name}" and --admin would both listen on tcp port ${port}; give one of them another port`,
   );
 }
 

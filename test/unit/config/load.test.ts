@@ -324,6 +324,21 @@ test('rules that do not go together are named with their places', () => {
   refuses('SELF_CONNECT', 78, () => load({}, { DUALPORT_PUBLISH: '80:80' }), /\(DUALPORT_PUBLISH\)/);
 });
 
+test('the port of --admin is not published, where both would listen on it', () => {
+  const admin = (address: string, ...publish: readonly string[]) =>
+    load({ publish, to: 'app', admin: address });
+  const why =
+    /^"0\.0\.0\.0:9090:80\/tcp" and --admin would both listen on tcp port 9090; give one of them another port$/;
+  refuses('PORT_CONFLICT', 78, () => admin(':9090', '0.0.0.0:9090:80'), why);
+  refuses('PORT_CONFLICT', 78, () => admin(':9090', '[::1]:9090:80'), /and --admin/);
+  refuses('PORT_CONFLICT', 78, () => admin('0.0.0.0:9090', '127.0.0.1:9090:80'), /and --admin/);
+  refuses('PORT_CONFLICT', 78, () => admin('[::1]:9090', '80:80', '9080-9099:9080-9099'), /and --admin/);
+  const beside = ['127.0.0.2:9090:80', '9090:80/udp', '9091:80', '9090-9092:81', '82', '[fd00::1]:9090:83'];
+  assert.equal(admin(':9090', ...beside).rules.length, beside.length);
+  assert.equal(admin('127.0.0.1:9090', '[::]:9090:80').rules.length, 1);
+  assert.equal(admin('/run/admin.sock', '9090:80').rules.length, 1);
+});
+
 test('PROXY version 1 with UDP is an error of the source the port is from', () => {
   const text = 'defaults: { source: proxy-v1, to: app }\npublish:\n  - ports: 53:53/udp\n';
   refuses(
