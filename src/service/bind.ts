@@ -2,11 +2,11 @@
  * Binds one rule: a socket per address family, all on the same port, or none at all. Where the rule leaves a
  * choice of ports, the first that is free on every address is taken.
  */
-import { boundHosts } from '../config/listener-index.ts';
+import { boundHosts, ListenerIndex } from '../config/listener-index.ts';
 import { formatBindHost } from '../config/port-spec.ts';
 import type { Rule } from '../config/rules.ts';
 import type { Engine, Listener } from '../engine/engine.ts';
-import { errnoOf, listenError, noIpv6Error } from '../errors.ts';
+import { DualportError, errnoOf, listenError, noIpv6Error } from '../errors.ts';
 import { type Endpoint, familyOf, isLoopback } from '../net/address.ts';
 import type { HostFacts } from './host.ts';
 import type { RulePlan } from './plan.ts';
@@ -32,6 +32,36 @@ export async function bindRule(
     }
   }
   throw new Error('a rule without ports');
+}
+
+export function isInUse(error: unknown): error is DualportError {
+  return error instanceof DualportError && error.code === 'ADDRESS_IN_USE';
+}
+
+/**
+ * Why a rule could not be bound, where one that runs has its port: nobody is to look for another program then.
+ *
+ * @returns the error itself when it is about something else
+ */
+export function namingHolder(
+  error: unknown,
+  { port: { protocol, host, hostPorts } }: Rule,
+  running: readonly { readonly rule: Rule; readonly listeners: readonly Listener[] }[],
+): unknown {
+  if (!isInUse(error) || hostPorts === undefined) return error;
+  const index = new ListenerIndex<string>();
+  for (const { rule, listeners } of running) {
+    for (const { local } of listeners) index.add(rule.port.protocol, local.port, local, rule.name);
+  }
+  // Of a range the last was tried last.
+  const holder = index.overlapping(protocol, hostPorts.last, host);
+  if (holder === undefined) return error;
+  return new DualportError(
+    'ADDRESS_IN_USE',
+    `cannot listen on ${protocol} port ${hostPorts.last}: "${holder}" of this dualport has it, and keeps it while it ` +
+      'runs; publish another port, or restart dualport',
+    { cause: error },
+  );
 }
 
 function hostsToBind(rule: Rule, host: HostFacts): readonly Omit<Endpoint, 'port'>[] {

@@ -20,7 +20,7 @@ import type { Counters } from '../flow/counters.ts';
 import type { FlowRecord, LateUpstreams } from '../flow/flow.ts';
 import { type Log, LogBudget } from '../log.ts';
 import { type Endpoint, formatEndpoint } from '../net/address.ts';
-import { bindRule } from './bind.ts';
+import { bindRule, isInUse, namingHolder } from './bind.ts';
 import { ClientAddresses, showsClients } from './client-addresses.ts';
 import { flowLineCounts, flowLog } from './flow-log.ts';
 import { type HostFacts, openFileLimit, readHostFacts } from './host.ts';
@@ -323,7 +323,9 @@ export class Service {
     const upstreams = this.#resolver.upstreams(rule);
     const counters = this.engine.countersOf(group);
     const plan = this.#plan({ rule, brought, group, upstreams });
-    const listeners = await open(plan);
+    const listeners = await open(plan).catch((error: unknown) => {
+      throw namingHolder(error, rule, this.rules);
+    });
     this.#running.set(rule.name, { rule, brought, group, counters, listeners, upstreams });
     // Nobody knew meanwhile that this rule is to be told.
     if (this.#changes !== changes) await this.#replacePlan(rule);
@@ -420,8 +422,4 @@ function publishedAlready(name: string): DualportError {
 
 function stopping(): Error {
   return new Error('dualport is stopping');
-}
-
-function isInUse(error: unknown): boolean {
-  return error instanceof DualportError && error.code === 'ADDRESS_IN_USE';
 }

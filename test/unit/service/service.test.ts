@@ -104,6 +104,27 @@ test('a reload that wants the port of an added rule changes nothing', async () =
   await assert.rejects(said(afterwards), { code: 'ECONNREFUSED' });
 });
 
+test('a reload that wants the port a range has got names the range, and changes nothing', async () => {
+  const port = await freePort();
+  const range = `127.0.0.1:${port}-${port + 20}:${portOf(first)}`;
+  const withOneMore = (text: string) => configFrom([range, text], '127.0.0.2');
+  await service.apply(configFrom([range], '127.0.0.1'));
+  for (const text of [`127.0.0.1:${port}:9`, `0.0.0.0:${port}:9`, `${port}:9`]) {
+    await assert.rejects(service.apply(withOneMore(text)), {
+      code: 'ADDRESS_IN_USE',
+      message:
+        `cannot listen on tcp port ${port}: "${range}/tcp" of this dualport has it, and keeps it while it runs; ` +
+        'publish another port, or restart dualport',
+    });
+  }
+  assert.equal(await said(port), 'first');
+  const somebody = createServer().listen(0, '127.0.0.1');
+  await once(somebody, 'listening');
+  const theirs = service.apply(withOneMore(`127.0.0.1:${portOf(somebody)}:9`));
+  await assert.rejects(theirs, /another program holds this port/);
+  somebody.close();
+});
+
 test('a removed rule gives its port up, and its flows go on', async () => {
   const port = await freePort();
   await service.add(ruleOf(port, first));
@@ -215,7 +236,13 @@ function configOf(
   upstream: Server,
   address: string = addressOf(upstream).address,
 ): Config {
-  const publish = ports.map((port) => `127.0.0.1:${port}:${portOf(upstream)}`);
+  return configFrom(
+    ports.map((port) => `127.0.0.1:${port}:${portOf(upstream)}`),
+    address,
+  );
+}
+
+function configFrom(publish: readonly string[], address: string): Config {
   return loadConfig({ flags: { publish, to: [address], engine: 'portable' }, env: {} });
 }
 
