@@ -3,7 +3,7 @@ import { existsSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defaultLauncherSocket } from '../config/launcher-socket.ts';
-import { difference } from '../docker/daemon-json.ts';
+import { difference, proxyPathKey } from '../docker/daemon-json.ts';
 import { change, loosePlaces, type PlannedChange, planInstall, planUninstall } from '../docker/install.ts';
 import { whatVersionDoes } from '../docker/running-dockerd.ts';
 import { exitStatus } from '../errors.ts';
@@ -41,6 +41,13 @@ export async function install(flags: InstallFlags): Promise<number> {
 
 export async function uninstall(flags: InstallFlags): Promise<number> {
   const planned = planUninstall(flags.daemonJson, flags.launcher ?? ownLauncher);
+  if (planned.before === planned.after) {
+    await say([
+      `${planned.path} has no ${proxyPathKey}; nothing was changed.`,
+      'dockerd has to be restarted only if it has not been since the key was taken out.',
+    ]);
+    return exitStatus.done;
+  }
   await say([
     ...carriedOut(planned, flags),
     '',

@@ -75,6 +75,16 @@ export function planUninstall(daemonJson: string | undefined, launcher: string):
       `found ${proxyPathKey} ${JSON.stringify(present)}, which is not dualport's: take it out by hand`,
     );
   }
+  if (present === undefined) {
+    const places = placesOfFlag(path, dockerd);
+    if (places.length > 0) {
+      throw refused(
+        path,
+        `found the flag --${proxyPathKey} in ${places.join(' and ')}, and no such key here: take the flag out there, and ` +
+          'restart dockerd',
+      );
+    }
+  }
   const after = withoutProxyPath(path, before);
   if (after !== before) refuseUnwritable(path);
   return { path, before, after, replaced: undefined, version: dockerdVersion(dockerd), dockerd };
@@ -126,19 +136,23 @@ function resolved(path: string): string {
 
 /** dockerd refuses to start with the same option in both places. */
 function refuseFlag(path: string, dockerd: RunningDockerd | undefined): void {
-  const flag = `--${proxyPathKey}`;
-  const places = [
+  const places = placesOfFlag(path, dockerd);
+  if (places.length === 0) return;
+  throw refused(
+    path,
+    `found the flag --${proxyPathKey} in ${places.join(' and ')}: dockerd does not start with both the flag and the key; take ` +
+      'the flag out, or give it the path of the launcher there',
+  );
+}
+
+/** Where the dockerd that reads this file is told the path beside it. */
+function placesOfFlag(path: string, dockerd: RunningDockerd | undefined): readonly string[] {
+  return [
     ...(flagOf(dockerd?.flags ?? [], proxyPathKey) === undefined
       ? []
       : ['the command line of the running dockerd']),
     ...(path === usualDaemonJson ? filesWithFlag(proxyPathKey) : []),
   ];
-  if (places.length === 0) return;
-  throw refused(
-    path,
-    `found the flag ${flag} in ${places.join(' and ')}: dockerd does not start with both the flag and the key; take ` +
-      'the flag out, or give it the path of the launcher there',
-  );
 }
 
 function readDaemonJson(path: string): string {

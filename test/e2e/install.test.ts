@@ -80,6 +80,14 @@ test('the key comes in and goes again; each time the old file is kept', options,
   assert.equal(folder.others.length, 2);
 });
 
+test('where there is nothing to take out nobody is told to restart dockerd', options, async (t) => {
+  const { code, stdout } = await new Folder(new Stage(t), plain).uninstall();
+  assert.equal(code, 0);
+  assert.match(stdout, /daemon\.json has no userland-proxy-path; nothing was changed/);
+  assert.match(stdout, /dockerd has to be restarted only if it has not been since the key was taken out/);
+  assert.doesNotMatch(stdout, /What is left to do/);
+});
+
 test('--dry-run shows the same and changes nothing', options, async (t) => {
   const folder = new Folder(new Stage(t), plain);
   const { stdout } = await folder.install('--dry-run');
@@ -221,16 +229,23 @@ test('a dockerd that is restarted starts launchers, and docker-proxy again after
   assert.equal(running.said('listening').length, 2, 'no launcher has come since');
 });
 
-test('a dockerd that has the flag is refused the key, with which it would not start', {
+test('a dockerd that has the flag is refused the key, with which it would not start, and keeps what it has', {
   ...options,
   skip: skipUnless('root', 'netns', 'dockerd'),
 }, async (t) => {
   const stage = new Stage(t);
   const dockerd = await startDockerd(stage, openWorld(stage).host, { proxyPath: launcherPath });
   const before = readFileSync(dockerd.configFile, 'utf8');
-  const words = [main, 'install', 'docker-proxy', '--daemon-json', dockerd.configFile];
-  const { code, stderr } = await stage.run(here, process.execPath, words);
-  assert.equal(code, 78);
-  assert.match(stderr, /found the flag --userland-proxy-path in the command line of the running dockerd/);
+  const advice = {
+    install: /dockerd does not start with both the flag and the key/,
+    uninstall: /and no such key here: take the flag out there, and restart dockerd/,
+  };
+  for (const [command, says] of Object.entries(advice)) {
+    const words = [main, command, 'docker-proxy', '--daemon-json', dockerd.configFile];
+    const { code, stdout, stderr } = await stage.run(here, process.execPath, words);
+    assert.deepEqual([code, stdout], [78, '']);
+    assert.match(stderr, /found the flag --userland-proxy-path in the command line of the running dockerd/);
+    assert.match(stderr, says);
+  }
   assert.equal(readFileSync(dockerd.configFile, 'utf8'), before);
 });
