@@ -1,20 +1,22 @@
 /**
- * Rules that would connect to dualport itself, round and round until no socket is left. Only what the
- * configuration alone shows is judged: a loopback upstream, or one that is the very address a listener is
- * bound to. Names other than localhost are looked up later and are not judged.
+ * Rules that would connect to dualport itself, round and round until no socket is left. The configuration alone
+ * shows a loopback upstream, or one that is the very address a listener is bound to; the host, one that is another
+ * address of its own. Names other than localhost are looked up later and are not judged.
  */
 import { DualportError } from '../errors.ts';
 import {
   type Address,
+  equalAddress,
   isIpv4,
   isLoopback,
   isUnspecified,
   loopbackIpv4,
   loopbackIpv6,
 } from '../net/address.ts';
-import type { ListenerIndex } from './listener-index.ts';
-import { cite, type Publication } from './port-conflicts.ts';
+import { ListenerIndex } from './listener-index.ts';
+import { cite, knownPort, type Publication } from './port-conflicts.ts';
 import type { BindHost } from './port-spec.ts';
+import type { Rule } from './rules.ts';
 import { formatUpstream, type Target } from './target.ts';
 
 const loopbacks: readonly BindHost[] = [loopbackIpv4, loopbackIpv6].map((address) => ({ address, zone: '' }));
@@ -36,9 +38,35 @@ export function upstreamsOf(
   if (written === undefined) return defaultUpstreams(publication, index);
   for (const target of written) {
     const listener = listenerAt(publication, target, index);
-    if (listener !== undefined) throw connectsToItself(publication, target, listener);
+    if (listener === undefined) continue;
+    const whose = listener === publication ? 'its own listener' : `the listener of ${cite(listener)}`;
+    throw connectsToItself(cite(publication), whose, publication, target);
   }
   return written;
+}
+
+/**
+ * What only the host shows: upstreams that are addresses of its own, at a port that a rule has on all of them.
+ *
+ * @param own the addresses of its interfaces
+ * @throws DualportError SELF_CONNECT
+ */
+export function refuseOwnAddresses(rules: readonly Rule[], own: readonly Address[]): void {
+  const index = new ListenerIndex<Rule>();
+  for (const rule of rules) {
+    const port = knownPort(rule.port);
+    if (port !== undefined) index.add(rule.port.protocol, port, rule.port.host, rule);
+  }
+  for (const rule of rules) {
+    const { protocol, containerPort } = rule.port;
+    for (const to of rule.to) {
+      if (to.kind === 'name') continue;
+      const listener = index.wildcard(protocol, containerPort, to.address);
+      if (listener === undefined || !own.some((address) => equalAddress(address, to.address))) continue;
+      const whose = listener === rule ? 'its own listener' : `the listener of "${listener.name}"`;
+      throw connectsToItself(`"${rule.name}"`, whose, rule, to, ', an address of this host');
+    }
+  }
 }
 
 function defaultUpstreams(publication: Publication, index: ListenerIndex<Publication>): readonly Target[] {
@@ -74,12 +102,17 @@ function loopbackOf(address: Address): Address {
   return isIpv4(address) ? loopbackIpv4 : loopbackIpv6;
 }
 
-function connectsToItself(publication: Publication, target: Target, listener: Publication): DualportError {
-  const upstream = `${publication.port.protocol} ${formatUpstream(target, publication.port.containerPort)}`;
-  const whose = listener === publication ? 'its own listener' : `the listener of ${cite(listener)}`;
+function connectsToItself(
+  who: string,
+  whose: string,
+  { port: { protocol, containerPort } }: Pick<Publication, 'port'>,
+  target: Target,
+  remark: string = '',
+): DualportError {
+  const upstream = `${protocol} ${formatUpstream(target, containerPort)}${remark}`;
   return new DualportError(
     'SELF_CONNECT',
-    `${cite(publication)} would connect to ${whose} at ${upstream}; name the address the program listens on ` +
+    `${who} would connect to ${whose} at ${upstream}; name the address the program listens on ` +
       'with --to (the file key to), or publish another host port',
   );
 }

@@ -13,6 +13,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { hiddenClientsAdvice, namesToTell } from '../config/hidden-clients.ts';
 import type { Config } from '../config/load.ts';
 import type { Rule } from '../config/rules.ts';
+import { refuseOwnAddresses } from '../config/self-connect.ts';
 import type { RuleGroup } from '../engine/admission.ts';
 import type { Listener } from '../engine/engine.ts';
 import { DualportError, messageOf } from '../errors.ts';
@@ -23,7 +24,7 @@ import { type Endpoint, formatEndpoint } from '../net/address.ts';
 import { bindRule, isInUse, namingHolder } from './bind.ts';
 import { ClientAddresses, showsClients } from './client-addresses.ts';
 import { flowLineCounts, flowLog } from './flow-log.ts';
-import { type HostFacts, openFileLimit, readHostFacts } from './host.ts';
+import { type HostFacts, openFileLimit, readHostFacts, readHostNetworks } from './host.ts';
 import { exceedsOpenFiles, flowLimits, maxFlows } from './limits.ts';
 import { makePlan, type RulePlan, reachedNobody } from './plan.ts';
 import { reconcile } from './reconcile.ts';
@@ -258,6 +259,7 @@ export class Service {
     this.#config = config;
     try {
       if (taken !== undefined) throw publishedAlready(taken.name);
+      refuseOwnAddresses(config.rules, readHostNetworks().own);
       await this.#open(open, close, host);
     } catch (error) {
       this.#config = before;

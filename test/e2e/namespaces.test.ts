@@ -3,6 +3,8 @@
  * the client for, and who may come in. The sockets, addresses and programs are real; so are the log lines.
  */
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { until } from '../engine/harness.ts';
 import { type Dualport, here, Stage } from '../support/dualport.ts';
@@ -131,6 +133,29 @@ test('a prefix in v4-mapped spelling lets IPv4 clients in', options, async (t) =
 test('a prefix in v4-mapped spelling keeps IPv4 clients out', options, async (t) => {
   const outcomes = await whoGetsIn(new Stage(t), ['--deny', '::ffff:198.18.0.0/112']);
   assert.deepEqual(outcomes, { v4: 'denied', v6: 'done' });
+});
+
+test('an upstream that is the host itself is refused, at the start and at a reload', options, async (t) => {
+  const stage = new Stage(t);
+  const world = openWorld(stage);
+  const itself = (at: string) =>
+    `would connect to its own listener at udp ${at}:53, an address of this host; name`;
+  for (const [to, at] of [
+    [host.v4, host.v4],
+    [host.v6, `[${host.v6}]`],
+  ] as const) {
+    const { code, stderr } = await stage.refusedDualport(world.host, ['-p', '53:53/udp', '-t', to]);
+    assert.equal(code, 78);
+    assert.ok(stderr.includes(itself(at)), stderr);
+  }
+  const file = join(stage.directory(), 'dualport.yaml');
+  const write = (to: string) => writeFileSync(file, `publish: [{ ports: "53:53/udp", to: "${to}" }]`);
+  write(container.v4);
+  const { running } = await stage.dualport(world.host, ['-c', file]);
+  write(host.v4);
+  running.signal('SIGHUP');
+  const { reason } = await running.says('configuration not reloaded: the old one stays in force');
+  assert.ok(String(reason).includes(itself(host.v4)), String(reason));
 });
 
 test('a world is gone when its test is over', options, async () => {

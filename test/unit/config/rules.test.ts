@@ -3,8 +3,10 @@ import test from 'node:test';
 import { optionDefaults, type RuleOptionValues } from '../../../src/config/options.ts';
 import { parsePortSpec } from '../../../src/config/port-spec.ts';
 import { admitRules, buildRules, type Rule } from '../../../src/config/rules.ts';
+import { refuseOwnAddresses } from '../../../src/config/self-connect.ts';
 import { formatTarget, parseTarget } from '../../../src/config/target.ts';
 import { DualportError, type ErrorCode } from '../../../src/errors.ts';
+import { parseAddress } from '../../../src/net/address.ts';
 
 /** Rules of port texts, all with the same values; `to` as texts. */
 function build(
@@ -223,6 +225,24 @@ for (const [spec, to] of [
     refuses('SELF_CONNECT', () => build([spec], { to: [to] }), /its own listener/);
   });
 }
+
+test('an address of this host, at a port that a rule has on all of them, is refused once the host is known', () => {
+  const own = ['10.0.0.2', 'fd00::2'].map(parseAddress);
+  const judge = (specs: readonly string[], ...to: readonly string[]) =>
+    refuseOwnAddresses(build(specs, { to }), own);
+  refuses(
+    'SELF_CONNECT',
+    () => judge(['53:53/udp'], '10.0.0.3', '10.0.0.2'),
+    /^"53:53\/udp" would connect to its own listener at udp 10\.0\.0\.2:53, an address of this host; name the address/,
+  );
+  refuses(
+    'SELF_CONNECT',
+    () => judge(['9090:8080', '[::]:8080:80'], 'fd00::2'),
+    /^"9090:8080\/tcp" would connect to the listener of "\[::\]:8080:80\/tcp" at tcp \[fd00::2\]:8080, an address of/,
+  );
+  judge(['8080:80', '[::]:8081:8081', '127.0.0.1:8082:8082', '8083/udp'], '10.0.0.2');
+  judge(['8080:8080'], '10.0.0.3', 'app');
+});
 
 for (const [spec, to] of [
   ['8080:8081', '127.0.0.1'],
