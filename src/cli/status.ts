@@ -3,8 +3,8 @@ import { request } from 'node:http';
 import type { AdminAddress } from '../config/admin-address.ts';
 import { environmentOf, flagOf, options } from '../config/options.ts';
 import { type Flags, readEnvironment, readFlags } from '../config/sources.ts';
-import { DualportError, exitStatus, messageOf } from '../errors.ts';
-import { formatHost } from '../net/address.ts';
+import { DualportError, errnoOf, exitStatus, messageOf } from '../errors.ts';
+import { formatEndpoint, formatHost } from '../net/address.ts';
 import { print } from './print.ts';
 import type { FullStatus } from './serve.ts';
 import { table } from './table.ts';
@@ -20,34 +20,64 @@ export async function status(flags: Flags, json: boolean): Promise<number> {
       `dualport status needs the admin address of the running dualport: give ${how}`,
     );
   }
-  const text = await fetchStatus(address);
-  const current = JSON.parse(text) as FullStatus;
+  const { text, current } = await fetchStatus(address);
   await print(json ? text : `${summary(current)}\n`);
   return current.ready ? exitStatus.done : exitStatus.failure;
 }
 
 /** Every address in turn: a port alone stands for both loopback addresses, and one may be missing here. */
-async function fetchStatus(address: AdminAddress): Promise<string> {
-  const places =
+async function fetchStatus(address: AdminAddress): Promise<Answer> {
+  const places: readonly (readonly [string, Place])[] =
     address.kind === 'path'
-      ? [{ socketPath: address.path }]
-      : address.endpoints.map((endpoint) => ({ host: formatHost(endpoint), port: endpoint.port }));
-  let failure: unknown;
-  for (const place of places) {
+      ? [[address.path, { socketPath: address.path }]]
+      : address.endpoints.map((at) => [formatEndpoint(at), { host: formatHost(at), port: at.port }]);
+  const failures: string[] = [];
+  let cause: unknown;
+  for (const [text, place] of places) {
     try {
-      return await get(place);
+      return readAnswer(await get(place));
     } catch (error) {
-      failure = error;
+      failures.push(`on ${text}: ${troubles[errnoOf(error) ?? ''] ?? messageOf(error)}`);
+      cause = error;
     }
   }
-  throw new DualportError('ADMIN', `no dualport answers on its admin address: ${messageOf(failure)}`, {
-    cause: failure,
-  });
+  throw new DualportError(
+    'ADMIN',
+    `no dualport answers ${failures.join(', nor ')}; give the ${flagOf('admin')} of one that runs`,
+    { cause },
+  );
 }
 
-function get(place: { socketPath: string } | { host: string; port: number }): Promise<string> {
+type Place = { readonly socketPath: string } | { readonly host: string; readonly port: number };
+
+const troubles: Partial<Record<string, string>> = {
+  ENOENT: 'there is no such socket',
+  ECONNREFUSED: 'nobody listens',
+  EACCES: 'this user may not use it',
+  ABORT_ERR: `no answer within ${answerMs / 1000} s`,
+};
+
+interface Answer {
+  readonly text: string;
+  readonly current: FullStatus;
+}
+
+/** Another program may have the port. */
+function readAnswer(text: string): Answer {
+  try {
+    const current = JSON.parse(text) as Partial<FullStatus>;
+    if (typeof current.version === 'string' && Array.isArray(current.rules))
+      return { text, current: current as FullStatus };
+  } catch {
+    // Said below.
+  }
+  throw new Error('what answers is not dualport');
+}
+
+function get(place: Place): Promise<string> {
   return new Promise((resolve, reject) => {
-    const asked = request({ ...place, path: '/status', agent: false, timeout: answerMs }, (response) => {
+    const signal = AbortSignal.timeout(answerMs);
+    const asked = request({ ...place, path: '/status', agent: false, signal }, (response) => {
       const chunks: Buffer[] = [];
       response.on('data', (chunk: Buffer) => chunks.push(chunk));
       response.on('end', () => {
@@ -56,7 +86,6 @@ function get(place: { socketPath: string } | { host: string; port: number }): Pr
       });
       response.on('error', reject);
     });
-    asked.on('timeout', () => asked.destroy(new Error(`no answer within ${answerMs / 1000} s`)));
     asked.on('error', reject);
     asked.end();
   });

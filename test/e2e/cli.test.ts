@@ -1,10 +1,11 @@
 /** What the command line prints and how it ends, above all when something is wrong. */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { main, Running, runToEnd } from '../support/process.ts';
+import { freePort, main, Running, runToEnd } from '../support/process.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'dualport-cli-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -147,7 +148,7 @@ const bad: readonly Bad[] = [
     what: 'status of nobody',
     args: ['status', '--admin', '/nonexistent/admin.sock'],
     code: 1,
-    says: /no dualport answers/,
+    says: /no dualport answers on \/nonexistent\/admin\.sock: there is no such socket; give the --admin of one that runs/,
   },
 ];
 
@@ -162,6 +163,47 @@ for (const { what, args, env, code, says } of bad) {
     assert.doesNotMatch(exit.stderr, /[\x00-\x09\x0b-\x1f\x7f]/);
   });
 }
+
+/** What may be where dualport was, or is in its place. */
+const strangers: Readonly<Record<string, readonly [(response: ServerResponse) => void, RegExp]>> = {
+  'a web server': [(response) => response.end('<html>'), /what answers is not dualport/],
+  'a server of other JSON': [(response) => response.end('{"rules":[]}'), /what answers is not dualport/],
+  'a server without such a page': [
+    (response) => response.writeHead(404).end(),
+    /it answered with status 404/,
+  ],
+  'an answer that breaks off': [
+    (response) => response.writeHead(200, { 'content-length': 9 }).write('{', () => response.destroy()),
+    /: aborted/,
+  ],
+};
+for (const [what, [answer, says]] of Object.entries(strangers)) {
+  test(`status of ${what} ends with status 1 and a message that names it, never a stack trace`, async (t) => {
+    const port = await freePort();
+    const server = createServer((_, response) => answer(response)).listen(port, '127.0.0.1');
+    t.after(() => server.close());
+    const { code, stdout, stderr } = await runToEnd(['status', '--admin', `:${port}`]);
+    assert.deepEqual([code, stdout], [1, '']);
+    assert.match(
+      stderr,
+      /^dualport: no dualport answers on 127\.0\.0\.1:\d+: .*, nor on \[::1\]:\d+: nobody listens;.*\n$/,
+    );
+    assert.match(stderr, says);
+  });
+}
+
+test('status does not wait for an answer that never ends', async (t) => {
+  const port = await freePort();
+  const server = createServer((_, response) => {
+    const drip = setInterval(() => response.write(' '), 100);
+    response.on('close', () => clearInterval(drip));
+  });
+  server.listen(port, '127.0.0.1');
+  t.after(() => server.close());
+  const { code, stderr } = await runToEnd(['status', '--admin', `127.0.0.1:${port}`]);
+  assert.equal(code, 1);
+  assert.match(stderr, /no answer within 5 s/);
+});
 
 test('check prints the effective rules as a table', async () => {
   const { stdout, code } = await runToEnd([
