@@ -316,6 +316,7 @@ test('a storm of SIGHUP under load fails no connection', async () => {
   await storm;
   assert.ok(exchanges >= 100, `${exchanges} exchanges`);
   assert.ok(process.said('configuration reloaded').length > 0);
+  assert.equal(process.stderr, '', 'no warning of Node either');
 });
 
 test('SIGTERM refuses new connections, lets flows end, and exits 0', async () => {
