@@ -221,7 +221,15 @@ static void settle(struct core *core) {
   for (int i = 0; i < touched_count; i++) relay_to_upstream(core, touched[i]);
 }
 
-/* Nobody can be answered at port 0. */
+/*
+ * Nobody can be answered at port 0. Echo, daytime, quote of the day, character generator and time answer whatever they
+ * get, also an answer: a datagram that claims to come from one of them would go to and fro for ever.
+ */
+static bool is_dropped_source(uint16_t port) {
+  const uint64_t dropped = 1ull << 0 | 1ull << 7 | 1ull << 13 | 1ull << 17 | 1ull << 19 | 1ull << 37;
+  return port < 64 && (dropped >> port & 1) != 0;
+}
+
 static void drop_source(const struct listener *listener, const struct arrival *arrival) {
   if (listener->counters != NULL) count(listener->counters, listener->counters->dropped_source, arrival->count);
 }
@@ -236,7 +244,7 @@ static size_t take_in(struct batches *batches, struct listener *listener, int re
     endpoint_from_sockaddr(&arrival->key.peer, &batches->from_clients.names[i]);
     read_arrival(arrival, &batches->from_clients, i);
     bytes += arrival->length;
-    if (arrival->key.peer.port == 0) drop_source(listener, arrival);
+    if (is_dropped_source(arrival->key.peer.port)) drop_source(listener, arrival);
     else batches->due[batches->due_count++] = i;
   }
   return bytes;

@@ -1,10 +1,20 @@
 /**
- * Our own UDP ports. A datagram that claims to come from one of them would be answered by ourselves: two
- * services answering each other for ever.
+ * Source ports that no datagram honestly comes from. Nobody can be answered at port 0; echo, daytime, quote of the
+ * day, character generator and time answer whatever they get, and so would we at our own ports: two services
+ * answering each other for ever.
  */
 import { networkInterfaces } from 'node:os';
 import { type Endpoint, equalAddress, isLoopback, tryParseZoned } from '../net/address.ts';
 
+/** As native/udp-batch.c has them. */
+const dropped: ReadonlySet<number> = new Set([0, 7, 13, 17, 19, 37]);
+
+/** Of whoever sends from there every datagram is dropped. */
+export function isDroppedSource(port: number): boolean {
+  return port < 64 && dropped.has(port);
+}
+
+/** Our own. */
 export class UdpPorts {
   /** How many listeners have each port. */
   readonly #listeners = new Map<number, number>();

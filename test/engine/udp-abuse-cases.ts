@@ -29,15 +29,17 @@ async function serving(
 
 const forged: readonly Case[] = [
   {
-    title: 'a datagram from source port 0 is dropped and counted before anything else',
+    title: 'a datagram from source port 0, or from a service that answers anything, is dropped and counted',
     needs: ['root', 'perl'],
     async run(harness) {
       const { local, upstream, serves } = await serving(harness);
-      for (let i = 1; i <= 3; i++) {
-        await sendRawDatagram(at('127.0.0.1', 0), local, 'answer me');
-        await until(() => harness.count('droppedSource') === i, 'the count');
+      for (const [i, port] of [0, 7, 13, 17, 19, 37].entries()) {
+        await sendRawDatagram(at('127.0.0.1', port), local, 'answer me');
+        await until(() => harness.count('droppedSource') === i + 1, 'the count');
       }
       assert.deepEqual([upstream.received.length, harness.count('udpFlows')], [0, 0]);
+      await sendRawDatagram(at('127.0.0.1', 53), local, 'name servers ask, too');
+      await upstream.datagrams(1);
       await serves();
     },
   },

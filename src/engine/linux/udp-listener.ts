@@ -4,8 +4,8 @@
  * from the address the client dialled (native/platform/pktinfo-wildcard.c), which is why a flow is known by both of
  * its addresses.
  *
- * Dropped by the core: source port 0. Dropped before a flow is made: sources that are not unicast, and our own
- * listeners (two services answering each other for ever).
+ * Dropped by the core: source port 0, and those of services that answer anything. Dropped before a flow is made:
+ * sources that are not unicast, and our own listeners (two services answering each other for ever).
  */
 import { count } from '../../flow/counters.ts';
 import type { CloseReason, NewFlow } from '../../flow/flow.ts';

@@ -3,9 +3,9 @@
  * sends the answers. node:dgram has no IP_PKTINFO, so on a wildcard address answers leave from the address
  * the kernel chooses; bind one listener per address where that matters.
  *
- * Dropped before any flow is looked at: source port 0 (nobody can be answered there, and node:dgram throws).
- * Dropped before a flow is made: sources that are not unicast, and our own listeners (two services answering
- * each other for ever).
+ * Dropped before any flow is looked at: source port 0 (nobody can be answered there, and node:dgram throws), and
+ * those of services that answer anything. Dropped before a flow is made: sources that are not unicast, and our own
+ * listeners (two services answering each other for ever).
  */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { count } from '../../flow/counters.ts';
@@ -14,6 +14,7 @@ import { type Endpoint, endpointKey, endpointOf, formatHost, isIpv4, isUnicast }
 import type { EngineContext } from '../context.ts';
 import type { Listener, Plan } from '../engine.ts';
 import { type Announced, admitUdp, readAnnounced, refuseUdp } from '../udp-door.ts';
+import { isDroppedSource } from '../udp-ports.ts';
 import { maxQueuedBytes, numericLookup } from './datagrams.ts';
 import { PortableUdpFlow, type UdpFlowOwner } from './udp-flow.ts';
 
@@ -102,7 +103,7 @@ class UdpListener implements Listener, UdpFlowOwner {
   }
 
   #receive(datagram: Buffer, from: RemoteInfo): void {
-    if (from.port === 0) this.#dropped('droppedSource');
+    if (isDroppedSource(from.port)) this.#dropped('droppedSource');
     else if (this.#plan.trusts === undefined) this.#relay(datagram, from, from.address, undefined);
     else this.#receiveAnnounced(datagram, from);
   }
