@@ -129,6 +129,7 @@ int core_allows_foreign(void); /* 0, or why SOURCE_FOREIGN is not for this proce
 int core_socket_from(const struct source *, int is_tcp);
 
 /* TCP, before the relay. A client's socket is watched from accept on. */
+/* -ECONNREFUSED when it has met itself. */
 int core_connect(struct core *, const struct endpoint *to, const struct source *from);
 int core_read(struct core *, int slot, void *to, size_t length); /* 0 is the end, -EAGAIN nothing yet */
 int core_write(struct core *, int slot, const void *from, size_t length);
@@ -147,7 +148,7 @@ int core_keep_alive(struct core *, int upstream);
  * on a flow: the caller is shown each datagram of the client (EVENT_DATAGRAM) and sends it by itself with
  * core_udp_send, which counts nothing; off, datagrams pass in the core. `inspect` on a listener: all its datagrams are
  * shown with value -1, and which flow they belong to is the caller's business (several flows may then have one peer).
- * Source port 0 is dropped and counted before anything else.
+ * Source port 0, and those of services that answer anything, are dropped and counted before anything else.
  */
 int core_udp_flow(struct core *, int listener, const struct endpoint *peer, const struct endpoint *local,
                   const struct endpoint *upstream, const struct source *from, struct counters *);

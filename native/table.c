@@ -124,3 +124,12 @@ void endpoint_from_sockaddr(struct endpoint *endpoint, const struct sockaddr_sto
     endpoint->zone = in6->sin6_scope_id;
   }
 }
+
+bool socket_met_itself(int fd, const struct endpoint *to) {
+  struct sockaddr_storage name;
+  struct endpoint local;
+  socklen_t length = sizeof name;
+  if (getsockname(fd, (struct sockaddr *)&name, &length) != 0) return false;
+  endpoint_from_sockaddr(&local, &name);
+  return local.port == to->port && memcmp(local.address, to->address, sizeof local.address) == 0;
+}

@@ -75,6 +75,11 @@ void core_wake(struct core *);
 socklen_t endpoint_to_sockaddr(const struct endpoint *, struct sockaddr_storage *);
 void endpoint_from_sockaddr(struct endpoint *, const struct sockaddr_storage *);
 bool endpoint_is_ipv4(const struct endpoint *);
+/*
+ * Connected from this very address and port: to a port that nobody has, of those the kernel gives to clients, it may
+ * give just that one. Over TCP both ends are one socket then, over UDP it hears itself.
+ */
+bool socket_met_itself(int fd, const struct endpoint *to);
 
 /* source.c: binds to `from`, if there is one; 0 or -errno. */
 int source_bind(int fd, const struct source *from, const struct endpoint *to, bool is_tcp);

@@ -243,6 +243,12 @@ int core_connect(struct core *core, const struct endpoint *to, const struct sour
   set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   /* A refusal is told once: here, or by the socket (platform/connect-immediate-send.c). */
   error = connect(fd, (const struct sockaddr *)&address, length) == 0 || errno == EINPROGRESS ? 0 : errno;
+  if (error == 0 && socket_met_itself(fd, to)) {
+    /* Its TIME_WAIT would keep the program that is to listen there from its port. */
+    socket_reset(fd);
+    close(fd);
+    return -ECONNREFUSED;
+  }
   int slot = open_side(core, fd, SLOT_TCP_UPSTREAM);
   if (slot < 0) return slot;
   core->tcp->sides[slot].ready = 0;

@@ -256,6 +256,7 @@ static int connected(struct core *core, const struct endpoint *to, const struct 
   receive_trains(core, fd);
   int error = source_bind(fd, from, to, false);
   if (error == 0 && connect(fd, (struct sockaddr *)&name, length) != 0) error = -errno;
+  if (error == 0 && socket_met_itself(fd, to)) error = -ECONNREFUSED;
   if (error == 0) return fd;
   close(fd);
   return error;

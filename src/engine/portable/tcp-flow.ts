@@ -108,7 +108,10 @@ function dial(upstream: Endpoint, outcome: (failure?: ConnectFailure) => void, s
   socket.once('error', failed);
   socket.once('connect', () => {
     socket.off('error', failed);
-    outcome();
+    if (!hasMetItself(socket)) return outcome();
+    // With a reset, or its TIME_WAIT would keep the program that is to listen there from its port.
+    reset(socket);
+    outcome('connect-refused');
   });
   return attempt;
 }
@@ -117,6 +120,11 @@ function placesOf(upstream: Endpoint, source: Source | undefined): TcpSocketConn
   const to = { host: formatHost(upstream), port: upstream.port };
   if (source === undefined) return to;
   return { ...to, localAddress: formatAddress(source.address), localPort: source.port };
+}
+
+/** To a port that nobody has, of those the kernel gives to clients, it may give just that one: both ends are one. */
+function hasMetItself({ localPort, remotePort, localAddress, remoteAddress }: Socket): boolean {
+  return localPort === remotePort && localAddress === remoteAddress;
 }
 
 function abandon(socket: Socket): void {

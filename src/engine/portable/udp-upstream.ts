@@ -99,7 +99,10 @@ export class PortableUdpUpstream extends UdpUpstream {
     isBound = true;
     socket.connect(upstream.port, formatHost(upstream));
     this.#ready = isConnected(socket);
-    return true;
+    if (!this.#ready || !hasMetItself(socket)) return true;
+    this.leave();
+    this.failed('ECONNREFUSED');
+    return false;
   }
 
   readonly #received = (datagram: Buffer): void => {
@@ -125,4 +128,10 @@ function isConnected(socket: Socket): boolean {
   } catch {
     return false;
   }
+}
+
+/** Bound by chance to the very port it is connected to, which nobody has: it would hear itself. */
+function hasMetItself(socket: Socket): boolean {
+  const [local, remote] = [socket.address(), socket.remoteAddress()];
+  return local.port === remote.port && local.address === remote.address;
 }
