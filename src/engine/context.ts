@@ -9,6 +9,7 @@ import { Admission, type Place, type RuleGroup } from './admission.ts';
 import type { Listener } from './engine.ts';
 import { FailedUpstreams } from './failed-upstreams.ts';
 import { UdpPorts } from './udp-ports.ts';
+import { WaitingRoom } from './waiting-room.ts';
 
 const sweepMs = 500;
 
@@ -24,6 +25,7 @@ export interface SweptFlow {
 
 export class EngineContext {
   readonly admission: Admission;
+  readonly waiting: WaitingRoom;
   /** By protocol: a program that listens on one of them refuses the other. */
   readonly failed: Readonly<Record<Protocol, FailedUpstreams>> = {
     tcp: new FailedUpstreams(() => performance.now()),
@@ -39,9 +41,12 @@ export class EngineContext {
   keptBytes = 0;
   readonly maxKeptBytes: number = 16 * 1024 * 1024;
   readonly #sweep: NodeJS.Timeout;
+  #lettingIn = false;
 
-  constructor(maxFlows: number, now: () => number) {
+  /** @param mostWaiting how many clients beyond the flows may wait for a place */
+  constructor(maxFlows: number, mostWaiting: number, now: () => number) {
     this.admission = new Admission(maxFlows);
+    this.waiting = new WaitingRoom(this.admission, mostWaiting);
     this.now = now;
     this.clock = { nowMs: now() };
     this.#sweep = setInterval(() => this.sweep(), sweepMs);
@@ -50,6 +55,7 @@ export class EngineContext {
   /** Resets every flow, closes every listener and stops the clock. */
   async close(): Promise<void> {
     clearInterval(this.#sweep);
+    this.waiting.close();
     for (const flow of [...this.flows]) flow.abort('shutdown');
     await Promise.all([...this.listeners].map((listener) => listener.close()));
     // A reset socket may close in one of the next turns of the event loop only, and its flow ends there.
@@ -67,6 +73,7 @@ export class EngineContext {
   /** A flow's place is free again. */
   release(place: Place): void {
     this.admission.release(place);
+    if (this.isHoldingBack) this.#letInSoon();
   }
 
   busyFlows(): number {
@@ -76,6 +83,16 @@ export class EngineContext {
     return busy;
   }
 
+  /** Somebody is kept from coming in. */
+  protected get isHoldingBack(): boolean {
+    return !this.waiting.isEmpty;
+  }
+
+  /** Whoever there is a place for. */
+  protected letIn(): void {
+    this.waiting.letIn();
+  }
+
   protected sweep(): void {
     const { nowMs } = this.clock;
     // An iterator would make an object for each flow, until this loop is compiled well enough.
@@ -83,5 +100,16 @@ export class EngineContext {
       flow.checkIdle(nowMs);
     });
     this.clock.nowMs = this.now();
+    if (this.isHoldingBack) this.letIn();
+  }
+
+  /** Not at once: whoever gives a place back is in the middle of ending a flow. */
+  #letInSoon(): void {
+    if (this.#lettingIn) return;
+    this.#lettingIn = true;
+    queueMicrotask(() => {
+      this.#lettingIn = false;
+      this.letIn();
+    });
   }
 }

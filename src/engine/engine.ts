@@ -8,6 +8,7 @@
  * - Each flow ends with exactly one record, given to `plan.ended` after its sockets were given up.
  * - `close` may be called twice. A closed listener has released its port when the promise resolves.
  */
+import { count } from '../flow/counters.ts';
 import type { ApproachTo, Decide, FlowRecord, Protocol, TrustsPeer } from '../flow/flow.ts';
 import type { Endpoint } from '../net/address.ts';
 import type { FlowLimits, RuleGroup } from './admission.ts';
@@ -44,6 +45,13 @@ export interface Plan {
   /** Counters and places, shared by the listeners of one rule so that limits hold over both families. */
   readonly group: RuleGroup;
   readonly ended: (record: FlowRecord) => void;
+  /** Somebody waits, and cannot be accepted; called as often as it happens. */
+  readonly acceptFailed: (errno: string) => void;
+}
+
+export function countAcceptFailure({ group, acceptFailed }: Plan, errno: string): void {
+  count(group.counters, 'acceptFailures');
+  acceptFailed(errno);
 }
 
 /** @template P what a plan has to have for this listener */

@@ -42,6 +42,7 @@ function refused(why: string): DualportError {
 /**
  * @param maxFlows most flows at once, over all rules
  * @param notice hears of what works less well here than it could
+ * @param mostWaiting how many clients beyond the flows may hold a descriptor, where they cannot wait in the backlog
  * @param loaded the native core, or why there is none
  * @throws DualportError when this engine cannot run here
  */
@@ -49,13 +50,14 @@ export function makeEngine(
   name: EngineName,
   maxFlows: number,
   notice: Notice,
+  mostWaiting = 0,
   loaded: Loaded = loadNative(),
 ): AnyEngine {
   refuseEngine(name, 1, loaded);
-  if (name === 'portable') return makePortableEngine(maxFlows);
+  if (name === 'portable') return makePortableEngine(maxFlows, mostWaiting);
   if ('native' in loaded) return makeLinuxEngine(loaded.native, maxFlows, notice);
   notice({ fallback: 'engine', text: `the linux engine is not here: ${loaded.reason}` });
-  return makePortableEngine(maxFlows);
+  return makePortableEngine(maxFlows, mostWaiting);
 }
 
 /**

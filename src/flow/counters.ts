@@ -35,6 +35,7 @@ export const counterNames = [
   'droppedQueue',
   'droppedNoUpstream',
   'icmpRefusals',
+  'acceptFailures',
 ] as const;
 
 export type CounterName = (typeof counterNames)[number];

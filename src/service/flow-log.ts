@@ -40,18 +40,21 @@ const levels: Record<CloseReason, Level> = {
   'limit-source': 'warn',
 };
 
-/** Whether one more failure of this kind may be logged. */
-export interface FlowBudget {
-  allows(reason: CloseReason): boolean;
+/** Of the lines about clients that could not be accepted. */
+const acceptKind = 'accept';
+
+/** Whether one more line of this kind may be logged. */
+export interface LineBudget {
+  allows(kind: CloseReason | typeof acceptKind): boolean;
 }
 
 /** @param memory that of another thread, with which the budget is shared */
-export function flowLineCounts(memory?: Int32Array): SharedCounts {
-  return new SharedCounts(Object.keys(levels), memory);
+export function lineCounts(memory?: Int32Array): SharedCounts {
+  return new SharedCounts([...Object.keys(levels), acceptKind], memory);
 }
 
 /** The one function that hears of ended flows. */
-export function flowLog(log: Log, budget: FlowBudget, accessLog: boolean): (record: FlowRecord) => void {
+export function flowLog(log: Log, budget: LineBudget, accessLog: boolean): (record: FlowRecord) => void {
   return (record) => {
     const level = levels[record.reason];
     const failed = level !== 'debug';
@@ -60,6 +63,14 @@ export function flowLog(log: Log, budget: FlowBudget, accessLog: boolean): (reco
     const promised = accessLog && record.flow.protocol === 'tcp';
     if (failed && !promised && !budget.allows(record.reason)) return;
     log[failed ? level : 'info'](attributes(record), failed ? 'flow failed' : 'flow ended');
+  };
+}
+
+/** Of connections that could not be accepted. */
+export function acceptLog(log: Log, budget: LineBudget, rule: string): (errno: string) => void {
+  return (errno) => {
+    if (!budget.allows(acceptKind)) return;
+    log.warn({ 'dualport.rule': rule, errno }, 'cannot accept: clients wait');
   };
 }
 

@@ -9,14 +9,21 @@
  * addresses race. One rule may have half of the flows when there are several rules, one source a quarter, and all
  * UDP flows together half. Where containers or launchers bring rules, the descriptors of as many as they may bring
  * are counted from the start.
+ *
+ * The portable engine has no pipes and cannot leave clients in the backlog: what is left over, up to a backlog, is
+ * for those that wait.
  */
 import type { Config } from '../config/load.ts';
 import type { Rule } from '../config/rules.ts';
 import type { FlowLimits } from '../engine/admission.ts';
 import { attemptsAtOnce } from '../engine/race.ts';
 
-const reservedFiles = 192;
-const reservedFilesOfThread = 136;
+const ownFiles = 64;
+const pipeFiles = 128;
+const reservedFiles = ownFiles + pipeFiles;
+const reservedFilesOfThread = 8 + pipeFiles;
+const filesAFlow = 1 + attemptsAtOnce;
+const mostWaitingClients = 4096;
 const mostFlows = 65_536;
 const mostRules = 1024;
 const mostLaunchersAtOnce = 10_000;
@@ -54,13 +61,21 @@ function filesOfRule(threads: number): number {
   return 2 * threads;
 }
 
+/** Clients beyond the flows that may hold a descriptor each until it is their turn. */
+export function mostWaiting(config: Config, openFiles: number): number {
+  const taken = ownFiles + listenerFiles(config, openFiles) + filesAFlow * maxFlows(config, openFiles);
+  return Math.max(0, Math.min(mostWaitingClients, openFiles - taken));
+}
+
 function flowsThatFit(config: Config, openFiles: number): number {
-  const { rules, threads } = config;
-  const added = config.docker === undefined ? 0 : mostAddedRules(openFiles, threads);
-  const launchers = config.launchers === undefined ? 0 : mostLaunchers(openFiles);
-  const listeners = filesOfRule(threads) * (rules.length + added) + filesOfLauncher * launchers;
-  const reserved = reservedFiles + (threads - 1) * reservedFilesOfThread;
-  return Math.floor((openFiles - reserved - listeners) / (1 + attemptsAtOnce));
+  const reserved = reservedFiles + (config.threads - 1) * reservedFilesOfThread;
+  return Math.floor((openFiles - reserved - listenerFiles(config, openFiles)) / filesAFlow);
+}
+
+function listenerFiles({ rules, threads, docker, launchers }: Config, openFiles: number): number {
+  const added = docker === undefined ? 0 : mostAddedRules(openFiles, threads);
+  const handedOver = launchers === undefined ? 0 : mostLaunchers(openFiles);
+  return filesOfRule(threads) * (rules.length + added) + filesOfLauncher * handedOver;
 }
 
 export function flowLimits(rule: Rule, rules: number, flows: number): FlowLimits {

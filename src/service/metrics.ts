@@ -90,6 +90,12 @@ const metrics: readonly Metric[] = [
     }),
   },
   {
+    name: 'dualport_accept_failures_total',
+    type: 'counter',
+    help: 'Times a connection could not be accepted, for want of descriptors or memory.',
+    series: one('acceptFailures'),
+  },
+  {
     name: 'dualport_resets_total',
     type: 'counter',
     help: 'TCP flows that one side reset.',

@@ -28,12 +28,15 @@ export interface RulePlan extends Plan {
   readonly data: PlanData | undefined;
 }
 
+/** What the engine says of it. */
+type Heard = Pick<Plan, 'ended' | 'acceptFailed'>;
+
 /** On another thread. */
-export function compilePlan(data: PlanData, group: RuleGroup, ended: Plan['ended']): Plan {
+export function compilePlan(data: PlanData, group: RuleGroup, heard: Heard): Plan {
   const { rule, upstreams, limits } = data;
   const around = { ...nowhere, ...data.around };
   const decide = compileDecide(rule, upstreams, around);
-  return makePlan(rule, { decide, approach: compileApproach(rule, upstreams, around) }, limits, group, ended);
+  return makePlan(rule, { decide, approach: compileApproach(rule, upstreams, around) }, limits, group, heard);
 }
 
 export function makePlan(
@@ -41,7 +44,7 @@ export function makePlan(
   showing: Pick<Plan, 'decide' | 'approach'>,
   limits: FlowLimits,
   group: RuleGroup,
-  ended: Plan['ended'],
+  heard: Heard,
 ): Plan {
   const { name, timeouts } = rule;
   return {
@@ -51,7 +54,7 @@ export function makePlan(
     timeouts: { ...timeouts, raceMs },
     limits,
     group,
-    ended,
+    ...heard,
   };
 }
 

@@ -23,9 +23,9 @@ import { type Log, LogBudget } from '../log.ts';
 import { type Endpoint, formatEndpoint } from '../net/address.ts';
 import { bindRule, isInUse, namingHolder } from './bind.ts';
 import { ClientAddresses, showsClients } from './client-addresses.ts';
-import { flowLineCounts, flowLog } from './flow-log.ts';
+import { acceptLog, flowLog, lineCounts } from './flow-log.ts';
 import { type HostFacts, openFileLimit, readHostFacts, readHostNetworks } from './host.ts';
-import { exceedsOpenFiles, flowLimits, maxFlows } from './limits.ts';
+import { exceedsOpenFiles, flowLimits, maxFlows, mostWaiting } from './limits.ts';
 import { makePlan, type RulePlan, reachedNobody } from './plan.ts';
 import { reconcile } from './reconcile.ts';
 import { Resolver } from './resolver.ts';
@@ -102,8 +102,8 @@ export class Service {
     const openFiles = openFileLimit();
     this.#config = config;
     this.#log = log;
-    const lineCounts = flowLineCounts();
-    this.#budget = new LogBudget(log, undefined, lineCounts);
+    const counts = lineCounts();
+    this.#budget = new LogBudget(log, undefined, counts);
     this.#unreached = unreached;
     this.#surround = surround;
     const changed = () => {
@@ -115,8 +115,8 @@ export class Service {
       this.#follow();
     });
     this.maxFlows = maxFlows(config, openFiles);
-    const settings = { ...config, maxFlows: this.maxFlows };
-    this.engine = new Threads(settings, log, lineCounts, (record) => this.#hear(record));
+    const settings = { ...config, maxFlows: this.maxFlows, mostWaiting: mostWaiting(config, openFiles) };
+    this.engine = new Threads(settings, log, counts, (record) => this.#hear(record));
     this.#clients = new ClientAddresses(this.engine, config.pseudo, log, changed);
     const processors = availableParallelism();
     if (config.threads > processors)
@@ -384,7 +384,8 @@ export class Service {
     const showing = this.#clients.compile(rule, upstreams, brought.late);
     const around = brought.late === undefined ? this.#clients.aroundFor(rule) : undefined;
     const data = around === undefined ? undefined : { rule, upstreams, around, limits, accessLog };
-    return { ...makePlan(rule, showing, limits, group, ended), data };
+    const heard = { ended, acceptFailed: acceptLog(this.#log, this.#budget, rule.name) };
+    return { ...makePlan(rule, showing, limits, group, heard), data };
   }
 
   /** What there is to an ended flow beside its line in the log, on whatever thread it was. */

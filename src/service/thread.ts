@@ -12,7 +12,7 @@ import { SharedFlows } from '../engine/shared-flows.ts';
 import { errnoOf, messageOf } from '../errors.ts';
 import type { FlowRecord } from '../flow/flow.ts';
 import { makeThreadLog } from '../log.ts';
-import { flowLineCounts, flowLog } from './flow-log.ts';
+import { acceptLog, flowLog, lineCounts } from './flow-log.ts';
 import { compilePlan, type PlanData, reachedNobody } from './plan.ts';
 import type { GroupData, NumberedOrder, Order, Report, ThreadData } from './thread-words.ts';
 
@@ -27,7 +27,7 @@ const tellMs = 100;
 const port = parentPort as MessagePort;
 const data: ThreadData = workerData;
 const log = makeThreadLog(data.logLevel, data.handOver, (lines) => report({ lines }));
-const budget = flowLineCounts(data.lineCounts);
+const budget = lineCounts(data.lineCounts);
 const loaded = loadNative();
 if ('reason' in loaded) throw new Error(loaded.reason);
 const engine = makeLinuxEngine(loaded.native, data.maxFlows, (notice) => report({ notice }));
@@ -90,10 +90,11 @@ async function close(number: number): Promise<void> {
 function planOf(plan: PlanData, group: RuleGroup): Plan {
   const logged = flowLog(log, budget, plan.accessLog);
   const toTell = sample();
-  return compilePlan(plan, group, (record) => {
+  const ended = (record: FlowRecord) => {
     logged(record);
     if (toTell(record)) report({ ended: record });
-  });
+  };
+  return compilePlan(plan, group, { ended, acceptFailed: acceptLog(log, budget, plan.rule.name) });
 }
 
 /**

@@ -32,6 +32,8 @@ export interface ThreadSettings {
   readonly threads: number;
   /** Most flows at once, on all threads. */
   readonly maxFlows: number;
+  /** How many clients beyond them may hold a descriptor, where they cannot wait in the backlog. */
+  readonly mostWaiting: number;
 }
 
 /** What a rule's group is made of, for all threads. */
@@ -64,7 +66,7 @@ export class Threads implements Engine<RulePlan> {
    * @throws DualportError when there is no such engine here, or not on so many threads
    */
   constructor(
-    { engine, threads, maxFlows }: ThreadSettings,
+    { engine, threads, maxFlows, mostWaiting }: ThreadSettings,
     log: Log,
     lineCounts: SharedCounts,
     ended: (record: FlowRecord) => void,
@@ -73,7 +75,7 @@ export class Threads implements Engine<RulePlan> {
     const [own = maxFlows, ...others] = shares(maxFlows, threads);
     const notice = (shortcoming: Shortcoming) => this.#tell(shortcoming);
     this.#log = log;
-    this.#own = makeEngine(engine, own, notice);
+    this.#own = makeEngine(engine, own, notice, mostWaiting);
     this.name = this.#own.name;
     this.adopt = this.#own.adopt;
     this.count = threads;

@@ -1,6 +1,6 @@
 /**
- * One engine with real sockets around it, for one test: listeners, upstream servers and clients are made here
- * and all closed at the end, so that a case reads as what happens and what must follow.
+ * Real sockets for one test: upstream servers and clients are made here and all closed at the end, so that a case
+ * reads as what happens and what must follow. A Harness also has the engine between them.
  */
 
 import dgram from 'node:dgram';
@@ -53,55 +53,18 @@ export interface PlanOptions {
   readonly group?: RuleGroup;
 }
 
-export class Harness {
-  readonly engine: Engine;
-  readonly records: FlowRecord[] = [];
-  readonly group = new RuleGroup();
+export class Peers {
   readonly #closers: (() => unknown)[] = [];
 
-  constructor(engine: Engine) {
-    this.engine = engine;
-  }
-
-  plan(upstreams: readonly Endpoint[], options: PlanOptions = {}): Plan {
-    const verdict = (flow: NewFlow): Verdict => ({
-      upstreams,
-      announce: announcement(flow, options.announce),
-    });
-    return {
-      rule: 'test',
-      decide: options.decide ?? verdict,
-      approach: options.approach,
-      trusts: options.trusts,
-      timeouts: { ...timeouts, ...options.timeouts },
-      limits: { perRule: 100_000, perSource: 100_000, ...options.limits },
-      group: options.group ?? this.group,
-      ended: (record) => this.records.push(record),
-    };
-  }
-
-  listen(
-    protocol: Protocol,
-    host: string,
-    upstreams: readonly Endpoint[],
-    options?: PlanOptions,
-  ): Promise<Listener> {
-    return this.engine.listen(protocol, at(host, 0), this.plan(upstreams, options));
-  }
-
-  count(name: CounterName): number {
-    return readCounter(this.group.counters, name);
-  }
-
   /** A TCP server that hands each connection to `handle`; returns where it listens. */
-  async server(host: string, handle: (socket: net.Socket) => void): Promise<Endpoint> {
+  async server(host: string, handle: (socket: net.Socket) => void, port = 0): Promise<Endpoint> {
     const sockets = new Set<net.Socket>();
     const server = net.createServer({ allowHalfOpen: true }, (socket) => {
       sockets.add(socket);
       socket.on('error', () => {}).on('close', () => sockets.delete(socket));
       handle(socket);
     });
-    server.listen(0, host);
+    server.listen({ host, port, backlog: 4096 });
     await once(server, 'listening');
     this.defer(() => {
       for (const socket of sockets) socket.destroy();
@@ -111,8 +74,8 @@ export class Harness {
   }
 
   /** A TCP server that sends back what it gets, and ends when the client does. */
-  echo(host: string): Promise<Endpoint> {
-    return this.server(host, (socket) => socket.pipe(socket));
+  echo(host: string, port = 0): Promise<Endpoint> {
+    return this.server(host, (socket) => socket.pipe(socket), port);
   }
 
   /** A port where nothing listens. */
@@ -125,8 +88,15 @@ export class Harness {
     return at(host, port);
   }
 
-  async connect(to: Endpoint): Promise<Client> {
-    const socket = net.connect({ host: formatHost(to), port: to.port, allowHalfOpen: true, noDelay: true });
+  /** @param from an address of this host, and a port of it unless that is 0 */
+  async connect(to: Endpoint, from?: Endpoint): Promise<Client> {
+    const socket = net.connect({
+      host: formatHost(to),
+      port: to.port,
+      allowHalfOpen: true,
+      noDelay: true,
+      ...(from && { localAddress: formatHost(from), localPort: from.port }),
+    });
     this.defer(() => socket.destroy());
     const client = new Client(socket);
     // A reset right after accept can come before Node says 'connect'.
@@ -166,8 +136,55 @@ export class Harness {
     this.#closers.push(closer);
   }
 
+  /** May be called again; what was made meanwhile is closed then. */
   async close(): Promise<void> {
-    for (const closer of this.#closers.reverse()) await closer();
+    for (const closer of this.#closers.splice(0).reverse()) await closer();
+  }
+}
+
+export class Harness extends Peers {
+  readonly engine: Engine;
+  readonly records: FlowRecord[] = [];
+  readonly group = new RuleGroup();
+
+  constructor(engine: Engine) {
+    super();
+    this.engine = engine;
+  }
+
+  plan(upstreams: readonly Endpoint[], options: PlanOptions = {}): Plan {
+    const verdict = (flow: NewFlow): Verdict => ({
+      upstreams,
+      announce: announcement(flow, options.announce),
+    });
+    return {
+      rule: 'test',
+      decide: options.decide ?? verdict,
+      approach: options.approach,
+      trusts: options.trusts,
+      timeouts: { ...timeouts, ...options.timeouts },
+      limits: { perRule: 100_000, perSource: 100_000, ...options.limits },
+      group: options.group ?? this.group,
+      ended: (record) => this.records.push(record),
+      acceptFailed: () => {},
+    };
+  }
+
+  listen(
+    protocol: Protocol,
+    host: string,
+    upstreams: readonly Endpoint[],
+    options?: PlanOptions,
+  ): Promise<Listener> {
+    return this.engine.listen(protocol, at(host, 0), this.plan(upstreams, options));
+  }
+
+  count(name: CounterName): number {
+    return readCounter(this.group.counters, name);
+  }
+
+  override async close(): Promise<void> {
+    await super.close();
     await this.engine.close();
     await this.engine.close();
   }

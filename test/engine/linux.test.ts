@@ -24,7 +24,7 @@ import { udpUpstreamCases } from './udp-upstream-cases.ts';
 const loaded = loadNative();
 
 const waitsInstead =
-  'at the limit of the engine connections wait in the backlog; those of the rule and of a source still reset';
+  'at the limit of the engine connections wait; those of the rule and of a source still reset';
 const oneRefusalATrain =
   'what waits for an upstream goes there as one train, and the kernel refuses a train once; see linux: trains';
 

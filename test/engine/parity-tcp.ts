@@ -138,6 +138,7 @@ export async function playTcp(harness: Harness, script: TcpScript): Promise<TcpO
   const listener = await harness.engine.listen('tcp', at(script.path.listen, 0), {
     ...plan,
     ended: (record) => records.push(record),
+    acceptFailed: () => {},
   });
   const socket = connecting(harness, listener.local);
   const client = new Player(socket, script.client, pool.subarray(0, script.client.bytes));

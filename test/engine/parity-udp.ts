@@ -144,6 +144,7 @@ class Play {
     const listener = await this.#harness.engine.listen('udp', at(path.listen, 0), {
       ...plan,
       ended: (record) => this.#records.push(record),
+      acceptFailed: () => {},
     });
     this.#close = () => listener.close();
     for (const size of openings) {

@@ -141,7 +141,7 @@ export const tcpConnectCases: readonly Case[] = [
   },
   ...limitCases(),
   {
-    title: 'at the flow limit new connections wait in the backlog and are served when a place is free',
+    title: 'at the flow limit new connections wait and are served when a place is free',
     async run(harness) {
       const upstream = await harness.server('127.0.0.1', (socket) => socket.write('hi'));
       const { local } = await harness.listen('tcp', '127.0.0.1', [upstream]);

@@ -1,15 +1,17 @@
 /**
  * What the listeners and flows of one Linux engine share beside the common part: the core, the counter blocks it
- * adds to, and the queue at the limit.
+ * adds to, and when it accepts.
  *
  * At the limit of flows no listener accepts: new connections wait in the kernel's backlog, which tells their
- * clients nothing, until a flow has ended. What one poll accepted beyond the limit waits here in the same way; it
- * is a batch at most, for accepting ends with the first of them.
+ * clients nothing, until a flow has ended. What one poll accepted beyond the limit waits in the common part; it
+ * is a batch at most, for accepting ends with the first of them. When accept fails, for want of descriptors or
+ * memory, all listeners rest for a moment: it would fail again at once, for nothing.
  */
 import { setImmediate } from 'node:timers/promises';
-import type { Place, RuleGroup } from '../admission.ts';
+import type { RuleGroup } from '../admission.ts';
 import { EngineContext } from '../context.ts';
 import type { Notice } from '../engine.ts';
+import type { WaitingClient } from '../waiting-room.ts';
 import { Core, slotsFor } from './core.ts';
 import type { Native } from './native.ts';
 
@@ -21,11 +23,8 @@ const fallbacks = [
   { bit: 8, fallback: 'gro', text: 'the kernel does not merge datagrams: they are received one by one' },
 ] as const;
 
-/** A client that was accepted and has no place yet. */
-export interface WaitingClient {
-  begin(): void;
-  giveUp(): void;
-}
+/** How long nobody is accepted after accept has failed. */
+const restMs = 100;
 
 interface CounterBlock {
   readonly number: number;
@@ -36,16 +35,15 @@ export class LinuxContext extends EngineContext {
   readonly core: Core;
   /** The slots of TCP listeners. */
   readonly #accepting = new Set<number>();
-  readonly #waiting = new Set<WaitingClient>();
   readonly #blocks = new Map<RuleGroup, CounterBlock>();
   readonly #notice: Notice;
   #fallbacks = 0;
   #paused = false;
-  #lettingIn = false;
+  #rest: NodeJS.Timeout | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(native: Native, maxFlows: number, notice: Notice) {
-    super(maxFlows, () => native.now());
+    super(maxFlows, Number.POSITIVE_INFINITY, () => native.now());
     this.#notice = notice;
     this.core = new Core(native, slotsFor(maxFlows));
   }
@@ -53,11 +51,6 @@ export class LinuxContext extends EngineContext {
   override close(): Promise<void> {
     this.#closing ??= this.#closeOnce();
     return this.#closing;
-  }
-
-  override release(place: Place): void {
-    super.release(place);
-    if (this.#paused) this.#letInSoon();
   }
 
   /** The number under which the core counts for this rule. */
@@ -85,18 +78,9 @@ export class LinuxContext extends EngineContext {
     this.#accepting.delete(listener);
   }
 
-  /** True when a client that was accepted has to wait; whoever came before goes first. */
-  get mustWait(): boolean {
-    return this.admission.isFull || this.#waiting.size > 0;
-  }
-
   wait(client: WaitingClient): void {
-    this.#waiting.add(client);
+    this.waiting.add(client);
     this.pauseAccept();
-  }
-
-  waitsNoMore(client: WaitingClient): void {
-    this.#waiting.delete(client);
   }
 
   pauseIfFull(): void {
@@ -110,10 +94,29 @@ export class LinuxContext extends EngineContext {
     for (const listener of this.#accepting) this.core.accepting(listener, false);
   }
 
+  /** Accept has failed. A flow that ends meanwhile gives back what was wanted, and ends the rest. */
+  restFromAccept(): void {
+    this.pauseAccept();
+    this.#rest ??= setTimeout(() => {
+      this.#rest = undefined;
+      if (this.#paused) this.letIn();
+    }, restMs).unref();
+  }
+
+  protected override get isHoldingBack(): boolean {
+    return this.#paused;
+  }
+
+  protected override letIn(): void {
+    super.letIn();
+    if (this.waiting.mustWait) return;
+    this.#paused = false;
+    for (const listener of this.#accepting) this.core.accepting(listener, true);
+  }
+
   protected override sweep(): void {
     super.sweep();
     this.#tellFallbacks();
-    if (this.#paused) this.#letIn();
     for (const [group, { number, listeners }] of this.#blocks) {
       if (listeners > 0 || group.flows > 0) continue;
       this.#blocks.delete(group);
@@ -128,27 +131,6 @@ export class LinuxContext extends EngineContext {
     for (const { bit, ...shortcoming } of fallbacks) if (fresh & bit) this.#notice(shortcoming);
   }
 
-  /** Not at once: whoever gives a place back is in the middle of ending a flow. */
-  #letInSoon(): void {
-    if (this.#lettingIn) return;
-    this.#lettingIn = true;
-    queueMicrotask(() => {
-      this.#lettingIn = false;
-      this.#letIn();
-    });
-  }
-
-  #letIn(): void {
-    for (const client of this.#waiting) {
-      if (this.admission.isFull) return;
-      this.#waiting.delete(client);
-      client.begin();
-    }
-    if (this.admission.isFull) return;
-    this.#paused = false;
-    for (const listener of this.#accepting) this.core.accepting(listener, true);
-  }
-
   #blockOf(group: RuleGroup): CounterBlock {
     const known = this.#blocks.get(group);
     if (known !== undefined) return known;
@@ -158,7 +140,7 @@ export class LinuxContext extends EngineContext {
   }
 
   async #closeOnce(): Promise<void> {
-    for (const client of this.#waiting) client.giveUp();
+    clearTimeout(this.#rest);
     await super.close();
     // Whoever closes the engine may do so while the core's events are handed out.
     await setImmediate();

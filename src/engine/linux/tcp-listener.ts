@@ -4,9 +4,10 @@
  */
 import { constants } from 'node:os';
 import type { Endpoint } from '../../net/address.ts';
-import type { Listener, Plan } from '../engine.ts';
-import type { LinuxContext, WaitingClient } from './context.ts';
-import type { Core, SlotOwner } from './core.ts';
+import { countAcceptFailure, type Listener, type Plan } from '../engine.ts';
+import type { WaitingClient } from '../waiting-room.ts';
+import type { LinuxContext } from './context.ts';
+import { type Core, errnoName, type SlotOwner } from './core.ts';
 import { eventKind } from './layout.ts';
 import { LinuxTcpFlow } from './tcp-flow.ts';
 
@@ -71,9 +72,9 @@ class TcpListener implements Listener, SlotOwner {
       // Another process that has this socket, too, has ended it for everybody.
       this.#context.stopAccepting(this.#slot);
     } else if (core.kind !== eventKind.accepted) {
-      // For want of descriptors or memory, most likely: there is room for more when something has ended.
-      this.#context.pauseAccept();
-    } else if (this.#context.mustWait) {
+      countAcceptFailure(this.plan, errnoName(core.value));
+      this.#context.restFromAccept();
+    } else if (this.#context.waiting.mustWait) {
       const client = new AcceptedClient(this.#context, this, this.#waiting, core);
       this.#context.wait(client);
     } else this.begin(core.slot, core.peer(), core.local());
@@ -116,7 +117,7 @@ class AcceptedClient implements WaitingClient, SlotOwner {
 
   giveUp(): void {
     this.#siblings.delete(this);
-    this.#context.waitsNoMore(this);
+    this.#context.waiting.remove(this);
     this.#context.core.close(this.#slot, true);
   }
 }

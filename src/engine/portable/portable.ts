@@ -12,9 +12,12 @@ export interface PortableEngine extends Engine {
   readonly name: 'portable';
 }
 
-/** @param maxFlows most flows at once, over all rules; choose it so that descriptors cannot run out */
-export function makePortableEngine(maxFlows: number): PortableEngine {
-  const context = new EngineContext(maxFlows, () => performance.now());
+/**
+ * @param maxFlows most flows at once, over all rules; choose it so that descriptors cannot run out
+ * @param mostWaiting how many clients may wait for a place beyond that, a descriptor each
+ */
+export function makePortableEngine(maxFlows: number, mostWaiting = 0): PortableEngine {
+  const context = new EngineContext(maxFlows, mostWaiting, () => performance.now());
   return {
     name: 'portable',
     listen: (protocol: Protocol, at: Endpoint, plan: Plan): Promise<Listener> =>

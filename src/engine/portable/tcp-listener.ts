@@ -1,12 +1,14 @@
 /**
  * A listening TCP socket: accepts and hands each connection to a PortableTcpFlow. IPv6 sockets are V6ONLY, so an
- * IPv4 client always arrives on an IPv4 socket. node:net cannot pause accept and keep the backlog: at a limit
- * this engine accepts and resets.
+ * IPv4 client always arrives on an IPv4 socket. node:net cannot pause accept and keep the backlog: at the limit of
+ * flows clients are accepted and wait here, as many as there are descriptors for, and the others are reset.
  */
 import { createServer, type Server, type Socket } from 'node:net';
+import { errnoOf } from '../../errors.ts';
 import { type Endpoint, endpointOf, formatHost } from '../../net/address.ts';
 import type { EngineContext } from '../context.ts';
-import type { Listener, Plan } from '../engine.ts';
+import { countAcceptFailure, type Listener, type Plan } from '../engine.ts';
+import type { WaitingClient, WaitingRoom } from '../waiting-room.ts';
 import { reset } from './reset.ts';
 import { PortableTcpFlow, socketOptions } from './tcp-flow.ts';
 
@@ -23,6 +25,8 @@ class TcpListener implements Listener {
   readonly local: Endpoint;
   readonly #context: EngineContext;
   readonly #server: Server;
+  /** Accepted beyond the limit, and not begun. */
+  readonly #waiting = new Set<AcceptedClient>();
   #plan: Plan;
 
   constructor(context: EngineContext, server: Server, at: Endpoint, plan: Plan) {
@@ -34,7 +38,7 @@ class TcpListener implements Listener {
     context.listeners.add(this);
     server.on('connection', (socket) => this.#accept(socket));
     // accept(2) failed for one connection, or for want of descriptors; the listener itself is sound.
-    server.on('error', () => {});
+    server.on('error', (error) => countAcceptFailure(this.#plan, errnoOf(error) ?? error.message));
   }
 
   replace(plan: Plan): void {
@@ -45,6 +49,7 @@ class TcpListener implements Listener {
   async stop(): Promise<void> {
     this.#context.listeners.delete(this);
     if (this.#server.listening) this.#server.close();
+    for (const client of this.#waiting) client.giveUp();
   }
 
   async close(): Promise<void> {
@@ -60,7 +65,39 @@ class TcpListener implements Listener {
       return;
     }
     const peer = endpointOf(remoteAddress, remotePort ?? 0);
-    new PortableTcpFlow(this.#context, this.#plan, socket, peer, endpointOf(localAddress, localPort ?? 0));
+    const local = endpointOf(localAddress, localPort ?? 0);
+    const begin = () => new PortableTcpFlow(this.#context, this.#plan, socket, peer, local);
+    const { waiting } = this.#context;
+    if (waiting.mustWait && waiting.hasRoom) new AcceptedClient(waiting, this.#waiting, socket, begin);
+    else begin();
+  }
+}
+
+/** Its socket is not read, so nothing is heard of it, not even its end, until it is its turn. */
+class AcceptedClient implements WaitingClient {
+  readonly #room: WaitingRoom;
+  readonly #siblings: Set<AcceptedClient>;
+  readonly #socket: Socket;
+  readonly #begin: () => void;
+
+  constructor(room: WaitingRoom, siblings: Set<AcceptedClient>, socket: Socket, begin: () => void) {
+    this.#room = room;
+    this.#siblings = siblings;
+    this.#socket = socket;
+    this.#begin = begin;
+    room.add(this);
+    siblings.add(this);
+  }
+
+  begin(): void {
+    this.#siblings.delete(this);
+    this.#begin();
+  }
+
+  giveUp(): void {
+    this.#siblings.delete(this);
+    this.#room.remove(this);
+    reset(this.#socket);
   }
 }
 

@@ -20,7 +20,7 @@ test('auto takes the best engine there is, and says what stands against a better
 
 test('auto without the native core is the portable engine, with the reason', async () => {
   const heard: Shortcoming[] = [];
-  const engine = makeEngine('auto', 8, (shortcoming) => heard.push(shortcoming), missing);
+  const engine = makeEngine('auto', 8, (shortcoming) => heard.push(shortcoming), 0, missing);
   await engine.close();
   assert.equal(engine.name, 'portable');
   assert.deepEqual(heard, [{ fallback: 'engine', text: 'the linux engine is not here: there is none' }]);
@@ -33,7 +33,7 @@ test('portable is portable, and nothing is missed', async () => {
 });
 
 test('linux by name is an error where it cannot run, and never a silent second best', () => {
-  assert.throws(() => makeEngine('linux', 8, () => {}, missing), { code: 'ENGINE' });
+  assert.throws(() => makeEngine('linux', 8, () => {}, 0, missing), { code: 'ENGINE' });
   assert.throws(() => refuseEngine('linux', 1, missing), {
     code: 'ENGINE',
     message: /: there is none; --engine portable/,

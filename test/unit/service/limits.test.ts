@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { loadConfig } from '../../../src/config/load.ts';
-import { exceedsOpenFiles, flowLimits, maxFlows, mostAddedRules } from '../../../src/service/limits.ts';
+import {
+  exceedsOpenFiles,
+  flowLimits,
+  maxFlows,
+  mostAddedRules,
+  mostWaiting,
+} from '../../../src/service/limits.ts';
 
 function config(flags: Record<string, string> = {}, publish = ['80:80']) {
   return loadConfig({ flags: { publish, to: ['10.0.0.1'], ...flags }, env: {} });
@@ -38,6 +44,16 @@ test('a limit that was set holds, and is known to be too high when it is', () =>
   assert.equal(exceedsOpenFiles(config({ maxFlows: '270' }), 1024), false);
   assert.equal(exceedsOpenFiles(config(), 1024), false);
   assert.equal(exceedsOpenFiles(config(), 64), true, 'less than the service needs');
+});
+
+test('clients may wait with the descriptors that no flow can need, up to a backlog', () => {
+  const spare = 1024 - 64 - 2 - 3 * maxFlows(config(), 1024);
+  assert.ok(spare >= 128, 'those of pipes, which the portable engine has none of');
+  assert.equal(mostWaiting(config(), 1024), spare);
+  assert.equal(mostWaiting(config({ maxFlows: '20' }), 1024), 1024 - 64 - 2 - 60);
+  assert.equal(mostWaiting(config({ maxFlows: '20' }), 1_048_576), 4096);
+  assert.equal(mostWaiting(config({ maxFlows: '500' }), 1024), 0, 'more flows than files');
+  assert.equal(mostWaiting(config(), 64), 0);
 });
 
 test('one rule of several may have half of the flows, one source a quarter', () => {
