@@ -20,7 +20,7 @@
 #include <string.h>
 #include <uv.h>
 
-enum { MAX_ARGUMENTS = 8, ARGUMENT_ENDPOINTS = 4, COUNTER_PLACES = 8, LINGER_MS = 2, QUIET_LINGER_MS = 10 };
+enum { MAX_ARGUMENTS = 8, ARGUMENT_ENDPOINTS = 4, COUNTER_PLACES = 9, LINGER_MS = 2, QUIET_LINGER_MS = 10 };
 
 struct watcher {
   struct handle *handle; /* NULL once it is closing */
@@ -348,7 +348,7 @@ static napi_value api_count_into(napi_env env, napi_callback_info info) {
   }
   struct counter_block *block = calloc(1, sizeof *block);
   if (block == NULL) return result(env, -ENOMEM);
-  block->counters = (struct counters){(double *)values.data, at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]};
+  block->counters = (struct counters){(double *)values.data, at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]};
   int32_t id = add_block(call.handle, block);
   if (id < 0) free(block);
   else napi_create_reference(env, call.arguments[1], 1, &block->keeps);
@@ -419,6 +419,12 @@ static int udp_connect(const struct call *c) {
   return core_udp_connect(c->core, number(c, 1), &c->handle->endpoints[0], source(c, 2, &from));
 }
 
+static int udp_budget(const struct call *c) {
+  const struct reply_budget budget = {(uint32_t)number(c, 2), (uint32_t)number(c, 3), (uint32_t)number(c, 4),
+                                      number(c, 5) / 1000.0};
+  return core_udp_budget(c->core, number(c, 1), &budget);
+}
+
 static int bind_group(const struct call *c, const struct endpoint *at) {
   struct bytes fds = bytes(c, 3);
   if (fds.type != napi_int32_array || fds.length > INT_MAX) return -EINVAL;
@@ -465,6 +471,7 @@ API(keep_alive, core_keep_alive(c->core, number(c, 1)))
 API(udp_flow, udp_flow(c))
 API(udp_connect, udp_connect(c))
 API(udp_inspect, core_udp_inspect(c->core, number(c, 1), flag(c, 2)))
+API(udp_budget, udp_budget(c))
 API(udp_prefix, udp_prefix(c))
 API(udp_send, udp_send(c))
 API(fallbacks, core_fallbacks(c->core))
@@ -501,6 +508,7 @@ static const struct {
     {"udpFlow", api_udp_flow},
     {"udpConnect", api_udp_connect},
     {"udpInspect", api_udp_inspect},
+    {"udpBudget", api_udp_budget},
     {"udpPrefix", api_udp_prefix},
     {"udpSend", api_udp_send},
     {"countInto", api_count_into},

@@ -81,7 +81,7 @@ struct shared {
 struct counters {
   double *values;
   int bytes_from_client, bytes_from_upstream, datagrams_from_client, datagrams_from_upstream, resets;
-  int dropped_source, dropped_oversize, dropped_queue;
+  int dropped_source, dropped_oversize, dropped_queue, dropped_budget;
 };
 
 struct core *core_open(const struct shared *shared); /* NULL with errno */
@@ -152,6 +152,16 @@ int core_keep_alive(struct core *, int upstream);
  */
 int core_udp_flow(struct core *, int listener, const struct endpoint *peer, const struct endpoint *local,
                   const struct endpoint *upstream, const struct source *from, struct counters *);
+/*
+ * What clients of this listener get before they have shown that they hear, see udp-budget.c; of its flows from now on.
+ * For each of their datagrams so many back, and so many bytes or, where there is a factor, that many times their own;
+ * and so many bytes a second for a network. 0 datagrams: there is no limit.
+ */
+struct reply_budget {
+  uint32_t datagrams, bytes, factor;
+  double bytes_per_ms;
+};
+int core_udp_budget(struct core *, int listener, const struct reply_budget *);
 /* Another upstream. */
 int core_udp_connect(struct core *, int flow, const struct endpoint *upstream, const struct source *from);
 int core_udp_inspect(struct core *, int flow, int on);

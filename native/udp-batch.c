@@ -161,6 +161,7 @@ static void relay_to_upstream(struct core *core, struct flow *flow) {
   batches->to_upstream.fd = core->slots[flow->slot].fd;
   for (int i = flow->first; i >= 0; i = batches->arrivals[i].next) {
     count_from_client(core, flow, &batches->arrivals[i]);
+    if (!flow->hears) budget_request(flow, batches->arrivals[i].count, batches->arrivals[i].length);
     outbox_put(core, &batches->to_upstream, flow, &batches->arrivals[i]);
   }
   flow->first = -1;
@@ -304,8 +305,9 @@ static size_t put_answers(struct core *core, struct flow *flow, int received) {
   for (int i = inbox->used; i < inbox->used + received; i++) {
     read_arrival(&arrival, inbox, i);
     count_from_upstream(core, flow, &arrival);
-    outbox_put(core, &batches->to_clients, flow, &arrival);
     bytes += arrival.length;
+    if (!flow->hears) budget_spend(core, flow, &arrival);
+    outbox_put(core, &batches->to_clients, flow, &arrival);
   }
   inbox->used += received;
   if (!flow->answered) flow->answered = event_push(core, EVENT_ANSWERED, flow->slot, 0) != NULL;

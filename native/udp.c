@@ -36,8 +36,11 @@ struct udp *udp_open(struct core *core) {
   while (buckets < (size_t)core->shared.slots) buckets *= 2;
   udp->bucket_mask = (uint32_t)buckets - 1;
   udp->buckets = calloc(buckets, sizeof *udp->buckets);
-  if (udp->buckets != NULL && getrandom(udp->hash_seed, sizeof udp->hash_seed, 0) == (ssize_t)sizeof udp->hash_seed)
+  udp->networks = calloc(NETWORKS, sizeof *udp->networks);
+  if (udp->buckets != NULL && udp->networks != NULL &&
+      getrandom(udp->hash_seed, sizeof udp->hash_seed, 0) == (ssize_t)sizeof udp->hash_seed)
     return udp;
+  free(udp->networks);
   free(udp->buckets);
   free(udp);
   return NULL;
@@ -51,6 +54,7 @@ void udp_shut(struct core *core) {
   for (int i = 0; i < core->shared.slots; i++)
     if (is_udp(&core->slots[i])) udp_close_slot(core, i);
   batches_close(core->udp->batches);
+  free(core->udp->networks);
   free(core->udp->buckets);
   free(core->udp);
 }
@@ -276,6 +280,7 @@ static struct flow *flow_make(struct core *core, struct listener *listener, cons
   if (flow == NULL) return NULL;
   flow->key = *key;
   flow->listener = listener;
+  budget_begin(flow);
   flow->first = -1;
   for (int i = 0; i < 2; i++) flow->largest_in_train[i] = core->udp->sends_trains ? UINT16_MAX : 0;
   struct sockaddr_storage name;
@@ -317,6 +322,7 @@ int core_udp_connect(struct core *core, int number, const struct endpoint *upstr
   int result = fd < 0 ? fd : slot_replace(core, number, fd, EPOLLIN);
   if (result < 0) return result;
   flow->answered = false;
+  budget_restart(flow);
   flow->largest_in_train[TO_UPSTREAM] = core->udp->sends_trains ? UINT16_MAX : 0;
   return 0;
 }
@@ -326,6 +332,13 @@ int core_udp_inspect(struct core *core, int number, int on) {
   if (slot == NULL || !is_udp(slot)) return -EBADF;
   if (slot->kind == SLOT_UDP_LISTENER) ((struct listener *)slot->state)->inspect = on != 0;
   else ((struct flow *)slot->state)->inspect = on != 0;
+  return 0;
+}
+
+int core_udp_budget(struct core *core, int listener, const struct reply_budget *budget) {
+  struct slot *slot = slot_of_kind(core, listener, SLOT_UDP_LISTENER);
+  if (slot == NULL) return -EBADF;
+  ((struct listener *)slot->state)->budget = *budget;
   return 0;
 }
 
@@ -354,6 +367,7 @@ int core_udp_send(struct core *core, int number, const void *header, size_t head
                   size_t length) {
   struct flow *flow = flow_at(core, number);
   if (flow == NULL) return -EBADF;
+  if (!flow->hears) budget_request(flow, 1, (uint32_t)length);
   struct iovec parts[2] = {{(void *)header, header_length}, {(void *)payload, length}};
   struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
   if (sendmsg(core->slots[number].fd, &message, MSG_DONTWAIT) >= 0) return 0;

@@ -15,6 +15,7 @@ enum {
   TRAIN_DATAGRAMS = 64,
   TRAIN_BYTES = 65507,
   PIECES = 1024,
+  NETWORKS = 65536,
 };
 
 enum direction { TO_UPSTREAM, TO_CLIENT };
@@ -36,6 +37,7 @@ struct listener {
   int flows;
   struct endpoint local;
   struct counters *counters;
+  struct reply_budget budget;
 };
 
 struct flow {
@@ -46,12 +48,16 @@ struct flow {
   int slot;
   bool inspect;
   bool answered;
+  bool hears; /* the client, as far as that can be known; what is said of a budget matters only until then */
+  bool is_replied;
   uint16_t prefix_length;
   uint8_t *prefix;
   uint16_t largest_in_train[2]; /* by direction: longer datagrams make no train; 0 where trains are refused */
   int16_t first, last;          /* of its arrivals in the batch at hand; first is -1 for none */
   socklen_t peer_name_length;
   struct sockaddr_in6 peer_name; /* or sockaddr_in */
+  struct reply_budget budget;
+  uint32_t behind_reply, datagrams_allowed, bytes_allowed;
 };
 
 /* A datagram or a train, as it came. */
@@ -93,6 +99,7 @@ struct udp {
   struct flow **buckets;
   uint32_t bucket_mask;
   uint64_t hash_seed[sizeof(struct key) / 4 + 1];
+  double *networks; /* NETWORKS of them, see udp-budget.c */
   bool sends_trains;
 };
 
@@ -111,6 +118,12 @@ void batches_from_upstream(struct core *, struct flow *);
 bool batches_have_more(const struct batches *);
 void batches_finish(struct core *); /* at the end of a poll: answers go out, and what found no room is tried again */
 void batches_forget(struct batches *, const struct listener *);
+
+/* udp-budget.c; none of it is called for a flow whose client hears, but for the first */
+void budget_begin(struct flow *);
+void budget_restart(struct flow *); /* nothing was answered so far, and a datagram will be sent again */
+void budget_request(struct flow *, uint32_t datagrams, uint32_t bytes);
+void budget_spend(struct core *, struct flow *, struct arrival *); /* cuts off what may not pass, and counts it */
 
 /* udp-send.c */
 void refused(struct core *, struct flow *, int error);

@@ -142,7 +142,7 @@ struct rig *rig_open(void) {
       .ended = calloc(SLOTS, 1),
       .slots = SLOTS,
   };
-  rig->counters = (struct counters){rig->values, 0, 1, 2, 3, 4, 5, 6, 7};
+  rig->counters = (struct counters){rig->values, 0, 1, 2, 3, 4, 5, 6, 7, 8};
   rig->core = core_open(&rig->shared);
   CHECK(rig->core != NULL);
   struct endpoint at = loopback(0);

@@ -28,6 +28,7 @@ export interface EffectiveRule {
   readonly deny: readonly string[];
   /** In milliseconds. */
   readonly timeouts: RuleTimeouts;
+  readonly udpReplies: string;
   /** Null: the service's own share of all flows. */
   readonly maxFlowsPerRule: number | null;
   readonly maxFlowsPerSource: number | null;
@@ -55,6 +56,7 @@ function effectiveRule(rule: Rule): EffectiveRule {
     allow: rule.allow.map(formatCidr),
     deny: rule.deny.map(formatCidr),
     timeouts: rule.timeouts,
+    udpReplies: rule.udpReplies,
     maxFlowsPerRule: rule.maxFlowsPerRule ?? null,
     maxFlowsPerSource: rule.maxFlowsPerSource ?? null,
   };

@@ -150,6 +150,12 @@ export const ruleOptions = {
     { min: '10ms', max: '5m' },
     { ...timeouts, help: 'until the whole PROXY header has arrived' },
   ),
+  udpReplies: choice(['limited', 'strict', 'unlimited'], 'limited', {
+    ...limits,
+    help:
+      'what a UDP client gets before it has shown that it hears: 64 KiB and 64 datagrams for each of its own and 1 ' +
+      'MiB/s for its network, or (strict) 3 times what it sent, or all',
+  }),
   maxFlowsPerRule: limit('half of all, when there are several rules', mostFlows, {
     ...limits,
     help: 'most flows at once for one rule',

@@ -54,6 +54,8 @@ export interface Rule {
   readonly deny: readonly Cidr[];
   readonly family: FamilyMode;
   readonly timeouts: RuleTimeouts;
+  /** What a UDP client gets before it has shown that it hears. */
+  readonly udpReplies: RuleOptionValues['udpReplies'];
   /** Undefined: a share of all flows, which the service finds. */
   readonly maxFlowsPerRule: number | undefined;
   readonly maxFlowsPerSource: number | undefined;
@@ -117,9 +119,9 @@ function buildRule(input: Publication & RuleInput, index: ListenerIndex<Publicat
     throw refusedAt(at, noneOfFamily(name, to, values.family, advice));
   }
   const { source, mismatch, sourcePort, udpHeader, proxyCrc32c, proxyUniqueId, acceptProxy } = values;
-  const { allow, deny, family, maxFlowsPerRule, maxFlowsPerSource } = values;
+  const { allow, deny, family, udpReplies, maxFlowsPerRule, maxFlowsPerSource } = values;
   const identity = { source, mismatch, sourcePort, udpHeader, proxyCrc32c, proxyUniqueId, acceptProxy };
-  const limits = { timeouts: timeoutsOf(values), maxFlowsPerRule, maxFlowsPerSource };
+  const limits = { timeouts: timeoutsOf(values), udpReplies, maxFlowsPerRule, maxFlowsPerSource };
   return { name, port, to, ...identity, allow, deny, family, ...limits };
 }
 

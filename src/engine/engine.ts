@@ -12,6 +12,7 @@ import { count } from '../flow/counters.ts';
 import type { ApproachTo, Decide, FlowRecord, Protocol, TrustsPeer } from '../flow/flow.ts';
 import type { Endpoint } from '../net/address.ts';
 import type { FlowLimits, RuleGroup } from './admission.ts';
+import type { ReplyBudget } from './reply-budget.ts';
 
 /** How long things may last, in milliseconds; 0 means without limit where that is allowed. */
 export interface Timeouts {
@@ -42,6 +43,8 @@ export interface Plan {
   readonly trusts: TrustsPeer | undefined;
   readonly timeouts: Timeouts;
   readonly limits: FlowLimits;
+  /** What a UDP client gets before it has shown that it hears; undefined: anything. */
+  readonly replies: ReplyBudget | undefined;
   /** Counters and places, shared by the listeners of one rule so that limits hold over both families. */
   readonly group: RuleGroup;
   readonly ended: (record: FlowRecord) => void;

@@ -34,6 +34,7 @@ export const counterNames = [
   'droppedOversize',
   'droppedQueue',
   'droppedNoUpstream',
+  'droppedBudget',
   'icmpRefusals',
   'acceptFailures',
 ] as const;

@@ -17,6 +17,7 @@ import type { Config } from '../config/load.ts';
 import type { Rule } from '../config/rules.ts';
 import type { FlowLimits } from '../engine/admission.ts';
 import { attemptsAtOnce } from '../engine/race.ts';
+import type { ReplyBudget } from '../engine/reply-budget.ts';
 
 const ownFiles = 64;
 const pipeFiles = 128;
@@ -76,6 +77,17 @@ function listenerFiles({ rules, threads, docker, launchers }: Config, openFiles:
   const added = docker === undefined ? 0 : mostAddedRules(openFiles, threads);
   const handedOver = launchers === undefined ? 0 : mostLaunchers(openFiles);
   return filesOfRule(threads) * (rules.length + added) + filesOfLauncher * handedOver;
+}
+
+/** What each word allows (RFC 9000 has the factor 3). */
+const replyBudgets: Record<Rule['udpReplies'], ReplyBudget | undefined> = {
+  limited: { datagrams: 64, bytes: 64 * 1024, factor: 0, bytesPerSecond: 1024 * 1024 },
+  strict: { datagrams: 64, bytes: 0, factor: 3, bytesPerSecond: 1024 * 1024 },
+  unlimited: undefined,
+};
+
+export function replyBudgetOf({ udpReplies }: Rule): ReplyBudget | undefined {
+  return replyBudgets[udpReplies];
 }
 
 export function flowLimits(rule: Rule, rules: number, flows: number): FlowLimits {

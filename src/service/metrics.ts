@@ -122,6 +122,7 @@ const metrics: readonly Metric[] = [
       oversize: 'droppedOversize',
       queue: 'droppedQueue',
       no_upstream: 'droppedNoUpstream',
+      budget: 'droppedBudget',
     }),
   },
 ];

@@ -10,6 +10,7 @@ import type { Endpoint } from '../net/address.ts';
 import { compileApproach } from '../policy/approach.ts';
 import { compileDecide, compileTrust } from '../policy/decide.ts';
 import type { HostNetworks, Surroundings } from '../policy/surroundings.ts';
+import { replyBudgetOf } from './limits.ts';
 
 /** RFC 8305 §5 recommends 250 ms and calls less than 100 ms too eager. */
 const raceMs = 250;
@@ -53,6 +54,7 @@ export function makePlan(
     trusts: compileTrust(rule),
     timeouts: { ...timeouts, raceMs },
     limits,
+    replies: replyBudgetOf(rule),
     group,
     ...heard,
   };

@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { RuleGroup } from '../../src/engine/admission.ts';
 import type { Engine, Listener, Plan, Timeouts } from '../../src/engine/engine.ts';
 import { endedCleanly } from '../../src/engine/portable/reset.ts';
+import type { ReplyBudget } from '../../src/engine/reply-budget.ts';
 import type { CounterName } from '../../src/flow/counters.ts';
 import { readCounter } from '../../src/flow/counters.ts';
 import type { Announcement, FlowRecord, NewFlow, Protocol, Verdict } from '../../src/flow/flow.ts';
@@ -51,6 +52,7 @@ export interface PlanOptions {
   readonly decide?: Plan['decide'];
   readonly approach?: Plan['approach'];
   readonly group?: RuleGroup;
+  readonly replies?: ReplyBudget;
 }
 
 export class Peers {
@@ -164,6 +166,7 @@ export class Harness extends Peers {
       trusts: options.trusts,
       timeouts: { ...timeouts, ...options.timeouts },
       limits: { perRule: 100_000, perSource: 100_000, ...options.limits },
+      replies: options.replies,
       group: options.group ?? this.group,
       ended: (record) => this.records.push(record),
       acceptFailed: () => {},

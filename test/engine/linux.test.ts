@@ -16,6 +16,7 @@ import { type Case, engineSuite } from './suite.ts';
 import { tcpConnectCases } from './tcp-connect-cases.ts';
 import { stalledWriters, tcpRelayCases } from './tcp-relay-cases.ts';
 import { udpAbuseCases } from './udp-abuse-cases.ts';
+import { udpBudgetCases } from './udp-budget-cases.ts';
 import { udpHeaderCases } from './udp-header-cases.ts';
 import { udpLimitCases } from './udp-limit-cases.ts';
 import { udpRelayCases } from './udp-relay-cases.ts';
@@ -57,6 +58,7 @@ function suites(makeEngine: (maxFlows: number) => Engine): void {
     },
   ]);
   engineSuite('linux: sources', makeEngine, sourceCases);
+  engineSuite('linux: UDP budget', makeEngine, udpBudgetCases);
   engineSuite('linux: PROXY protocol over UDP', makeEngine, udpHeaderCases);
   engineSuite('linux: the limit', makeEngine, limitCases);
   engineSuite('linux: trains', makeEngine, trainCases);

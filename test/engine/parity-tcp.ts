@@ -139,6 +139,7 @@ export async function playTcp(harness: Harness, script: TcpScript): Promise<TcpO
     ...plan,
     ended: (record) => records.push(record),
     acceptFailed: () => {},
+    replies: undefined,
   });
   const socket = connecting(harness, listener.local);
   const client = new Player(socket, script.client, pool.subarray(0, script.client.bytes));

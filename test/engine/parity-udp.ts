@@ -145,6 +145,7 @@ class Play {
       ...plan,
       ended: (record) => this.#records.push(record),
       acceptFailed: () => {},
+      replies: undefined,
     });
     this.#close = () => listener.close();
     for (const size of openings) {

@@ -8,7 +8,7 @@ import net from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const program = `
-const server = require('node:net').createServer().listen({ port: 0, host: process.argv[1], backlog: 1 }, () => {
+const server = require('node:net').createServer().listen({ port: Number(process.argv[2]), host: process.argv[1], backlog: 1 }, () => {
   process.stdout.write(server.address().port + '\\n');
 });`;
 
@@ -19,8 +19,10 @@ export interface SilentServer {
   close(): void;
 }
 
-export async function silentServer(host: string): Promise<SilentServer> {
-  const child = spawn(process.execPath, ['-e', program, host], { stdio: ['ignore', 'pipe', 'inherit'] });
+export async function silentServer(host: string, at = 0): Promise<SilentServer> {
+  const child = spawn(process.execPath, ['-e', program, host, String(at)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   const [line] = await once(child.stdout, 'data');
   const port = Number(String(line));
   child.kill('SIGSTOP');

@@ -11,6 +11,7 @@ import { getSystemErrorMap, getSystemErrorName } from 'node:util';
 import { type CounterName, type Counters, counterIndex } from '../../flow/counters.ts';
 import type { Source } from '../../flow/flow.ts';
 import { type Endpoint, formatHost } from '../../net/address.ts';
+import type { ReplyBudget } from '../reply-budget.ts';
 import {
   endpointBytes,
   eventBytes,
@@ -46,6 +47,7 @@ const countedNames: readonly CounterName[] = [
   'droppedSource',
   'droppedOversize',
   'droppedQueue',
+  'droppedBudget',
 ];
 const countedPlaces = Int32Array.from(countedNames, (name) => counterIndex[name]);
 
@@ -56,6 +58,8 @@ export const nothingYet: number = -constants.errno.EAGAIN;
 export function errnoName(errno: number): string {
   return getSystemErrorName(-Math.abs(errno));
 }
+
+const noBudget: ReplyBudget = { datagrams: 0, bytes: 0, factor: 0, bytesPerSecond: 0 };
 
 export class Core {
   /** By slot: payload that came from this socket; of a UDP flow, from the client. */
@@ -303,6 +307,12 @@ export class Core {
 
   inspectUdp(slot: number, on: boolean): void {
     this.#native.udpInspect(this.#handle, slot, on);
+  }
+
+  /** For the flows of this listener that begin from now on; undefined: they may have any answer. */
+  limitReplies(listener: number, budget: ReplyBudget | undefined): void {
+    const { datagrams, bytes, factor, bytesPerSecond } = budget ?? noBudget;
+    this.#native.udpBudget(this.#handle, listener, datagrams, bytes, factor, bytesPerSecond);
   }
 
   /** Undefined for nothing. */

@@ -61,6 +61,14 @@ export interface Native {
   udpFlow(core: CoreHandle, listener: number, counters: number, source: number): number;
   udpConnect(core: CoreHandle, flow: number, source: number): number; // endpoints 0 upstream, 3 from
   udpInspect(core: CoreHandle, slot: number, on: boolean): number;
+  udpBudget(
+    core: CoreHandle,
+    listener: number,
+    datagrams: number,
+    bytes: number,
+    factor: number,
+    bytesPerSecond: number,
+  ): number;
   udpPrefix(core: CoreHandle, flow: number, header: Uint8Array | undefined): number;
   udpSend(core: CoreHandle, flow: number, header: Uint8Array | undefined, payload: Uint8Array): number;
 

@@ -11,6 +11,7 @@ import { count } from '../../flow/counters.ts';
 import type { CloseReason, NewFlow } from '../../flow/flow.ts';
 import { type Endpoint, endpointKey, isUnicast } from '../../net/address.ts';
 import type { Listener, Plan } from '../engine.ts';
+import { replyBudget } from '../reply-budget.ts';
 import { type Announced, admitUdp, readAnnounced, refuseUdp } from '../udp-door.ts';
 import type { LinuxContext } from './context.ts';
 import type { Core, SlotOwner } from './core.ts';
@@ -50,6 +51,7 @@ class UdpListener implements Listener, SlotOwner, UdpFlowOwner {
     this.local = local;
     context.core.own(slot, this);
     context.core.inspectUdp(slot, plan.trusts !== undefined);
+    context.core.limitReplies(slot, replyBudget(plan));
     context.openListener(plan.group);
     context.listeners.add(this);
     context.udpPorts.open(this.local.port);
@@ -61,6 +63,7 @@ class UdpListener implements Listener, SlotOwner, UdpFlowOwner {
     this.#lastPair = '';
     if (this.#closed) return;
     this.#context.core.inspectUdp(this.slot, plan.trusts !== undefined);
+    this.#context.core.limitReplies(this.slot, replyBudget(plan));
     for (const flow of this.#flows.values()) flow.awaitPlan();
   }
 

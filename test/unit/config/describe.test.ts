@@ -43,6 +43,7 @@ test('a row has every value of its rule as text or number', () => {
       udpMs: 30_000,
       udpStreamMs: 180_000,
     },
+    udpReplies: 'limited',
     maxFlowsPerRule: null,
     maxFlowsPerSource: 7,
   });

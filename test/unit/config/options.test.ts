@@ -83,6 +83,7 @@ test('the defaults are the documented ones', () => {
     udpTimeout: 30_000,
     udpStreamTimeout: 180_000,
     headerTimeout: 5000,
+    udpReplies: 'limited',
     maxFlowsPerRule: undefined,
     maxFlowsPerSource: undefined,
     docker: false,

@@ -45,6 +45,7 @@ test('a rule has its canonical name, its port and the values in force', () => {
     ...elsewhere,
     source: 'proxy-v2',
     idleTimeout: 7,
+    udpReplies: 'limited',
     maxFlowsPerRule: 3,
   });
   assert.deepEqual(rule, {
@@ -69,6 +70,7 @@ test('a rule has its canonical name, its port and the values in force', () => {
       udpMs: 30_000,
       udpStreamMs: 180_000,
     },
+    udpReplies: 'limited',
     maxFlowsPerRule: 3,
     maxFlowsPerSource: undefined,
   });
