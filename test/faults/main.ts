@@ -1,0 +1,102 @@
+/**
+ * `npm run faults`: every row against every subject, and RELIABILITY.md, where they stand side by side.
+ *
+ *   npm run faults -- [--out FILE] [--rows A1,C14] [--subjects linux,nginx]
+ *
+ * Two subjects are played at a time, each in a network of its own. Less than everything is printed and not written.
+ * Status 0: every row was played, and dualport keeps all of them; what others do has no influence.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import type { Played } from './lane.ts';
+import { type Cell, describeMachine, render, type Table, tally } from './report.ts';
+import { rows } from './rows/all.ts';
+import type { Subject } from './subject.ts';
+import { subjects } from './subjects/all.ts';
+
+const lanes = 2;
+const lane = fileURLToPath(new URL('lane.js', import.meta.url));
+const root = fileURLToPath(new URL('../../..', import.meta.url));
+
+const { values } = parseArgs({
+  options: {
+    out: { type: 'string', default: `${root}RELIABILITY.md` },
+    rows: { type: 'string' },
+    subjects: { type: 'string' },
+  },
+});
+const chosenRows = chosen(rows, values.rows, ({ id }) => id, 'rows');
+const chosenSubjects = chosen(subjects, values.subjects, ({ name }) => name, 'subjects');
+
+const running = new Set<ChildProcess>();
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    for (const child of running) child.kill('SIGTERM');
+    process.exitCode = 1;
+  });
+}
+
+function chosen<T>(all: readonly T[], wish: string | undefined, nameOf: (one: T) => string, what: string) {
+  if (wish === undefined) return all;
+  const names = wish.split(',');
+  const unknown = names.filter((name) => !all.some((one) => nameOf(one) === name));
+  if (unknown.length > 0)
+    throw new Error(`--${what}: found ${unknown}; allowed: ${all.map(nameOf).join(', ')}`);
+  return all.filter((one) => names.includes(nameOf(one)));
+}
+
+const table: Table = {
+  rows: chosenRows,
+  columns: chosenSubjects.map((subject) => ({ subject, version: '', cells: new Map<string, Cell>() })),
+  startedAt: new Date(),
+  machine: describeMachine(),
+};
+
+/** The longest first. */
+const waiting = [...table.columns];
+const start = performance.now();
+await Promise.all(
+  Array.from({ length: lanes }, async () => {
+    for (let column = waiting.shift(); column !== undefined; column = waiting.shift()) await fill(column);
+  }),
+);
+
+async function fill(column: Table['columns'][number]): Promise<void> {
+  const { subject, cells } = column;
+  try {
+    column.version = subject.version();
+  } catch (error) {
+    column.version = `not here: ${(error as Error).message}`;
+    return;
+  }
+  const ids = chosenRows.map(({ id }) => id);
+  const child = spawn(process.execPath, [lane, subject.name, ...ids], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  running.add(child);
+  const ended = once(child, 'close');
+  for await (const line of createInterface({ input: child.stdout })) hear(subject, cells, JSON.parse(line));
+  await ended;
+  running.delete(child);
+}
+
+function hear(subject: Subject, cells: Map<string, Cell>, { row, ms, outcome }: Played): void {
+  cells.set(row, outcome as Cell);
+  const said = 'figure' in outcome ? outcome.figure : 'seen' in outcome ? outcome.seen : '';
+  process.stderr.write(
+    `${row.padEnd(5)}${subject.name.padEnd(14)}${String(ms).padStart(6)} ms  ${outcome.state} ${said}\n`,
+  );
+}
+
+const { line, failures } = tally(table);
+for (const failure of failures) process.stderr.write(`faults: ${failure}\n`);
+process.stdout.write(`${line}\n`);
+process.stderr.write(`${Math.round((performance.now() - start) / 1000)} s\n`);
+const whole = chosenRows.length === rows.length && chosenSubjects.length === subjects.length;
+if (whole && process.exitCode === undefined) writeFileSync(values.out, render(table));
+else process.stderr.write('RELIABILITY.md was not written: not everything was played\n');
+if (failures.length > 0) process.exitCode = 1;

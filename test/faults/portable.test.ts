@@ -1,0 +1,4 @@
+import { rows } from './rows/all.ts';
+import { faultSuite } from './suite.ts';
+
+await faultSuite('portable', rows);
