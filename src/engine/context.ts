@@ -8,6 +8,7 @@ import type { CloseReason, Protocol } from '../flow/flow.ts';
 import { Admission, type Place, type RuleGroup } from './admission.ts';
 import type { Listener } from './engine.ts';
 import { FailedUpstreams } from './failed-upstreams.ts';
+import { TcpPassages } from './passage.ts';
 import { NetworkRates } from './reply-budget.ts';
 import { UdpPorts } from './udp-ports.ts';
 import { WaitingRoom } from './waiting-room.ts';
@@ -37,6 +38,7 @@ export class EngineContext {
   readonly now: () => number;
   readonly clock: { nowMs: number };
   readonly listeners: Set<Listener> = new Set();
+  readonly tcpPassages = new TcpPassages();
   readonly udpPorts = new UdpPorts();
   readonly networkRates = new NetworkRates();
   /** Bytes of datagrams kept for a fallback, over all flows; a flood of unanswered flows must not pile up. */

@@ -27,6 +27,7 @@ import { headerBytes, makeUniqueId } from './announce.ts';
 import { plainCounter, refusalCounter } from './approach.ts';
 import type { EngineContext, SweptFlow } from './context.ts';
 import type { Plan } from './engine.ts';
+import { isCircle, type Passage } from './passage.ts';
 import { type Attempt, type Dial, failureCounter, Race, type RaceResult } from './race.ts';
 
 const noBytes = [0, 0] as const;
@@ -50,6 +51,10 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
   #plain: PlainReason | undefined;
   #lease: Lease | undefined;
   #lastTried: { readonly upstream: Endpoint; readonly approach: Approach } | undefined;
+  /** The rules it came through before it came to this one. */
+  readonly #came: Passage | undefined;
+  /** Of connections that may come back to us: what to call when the flow is over. */
+  #forget: (() => void)[] | undefined;
   #counted = false;
   #relaying = false;
   #closed = false;
@@ -58,6 +63,7 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
     this.#context = context;
     this.plan = plan;
     this.#flow = { protocol: 'tcp', peer, local, client: peer, dialled: local };
+    this.#came = context.tcpPassages.of(peer, local);
     context.flows.add(this);
   }
 
@@ -83,6 +89,8 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
   protected abstract readonly dial: Dial<A>;
   /** The port of this host that an attempt is connected from. */
   protected abstract portOf(attempt: A): number;
+  /** The same of an attempt that has just begun; 0 when it has failed at once. */
+  protected abstract withPort(attempt: A, then: (port: number) => void): void;
   /** Reads on from the client, which may have something already. */
   protected abstract wakeClient(): void;
   /** Leaves what the client sends in its socket. */
@@ -101,6 +109,10 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
     const { trusts, timeouts, group } = this.plan;
     const { peer } = this.#flow;
     if (trusts !== undefined && !trusts(peer.address)) return this.#badHeader('header-untrusted');
+    if (isCircle(this.#came, group)) {
+      count(group.counters, 'refusedAsLoop');
+      return this.#refuse('loop');
+    }
     if (!this.#takePlace(peer)) return;
     count(group.counters, 'tcpFlows');
     count(group.counters, 'tcpFlowsActive');
@@ -139,6 +151,7 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
     this.#context.flows.delete(this);
     if (this.#place !== undefined) this.#context.release(this.#place);
     this.#lease?.end();
+    for (const forget of this.#forget ?? []) forget();
     if (this.#counted) count(this.plan.group.counters, 'tcpFlowsActive', -1);
     this.plan.ended(this.#record(reason));
   }
@@ -194,8 +207,25 @@ export abstract class TcpFlow<A extends Attempt> implements SweptFlow {
     const { upstreams, late } = verdict;
     const { failed } = this.#context;
     const { approach, timeouts } = this.plan;
-    const dial = approach === undefined ? this.dial : this.#approaching(approach);
+    const dial = this.#remembering(approach === undefined ? this.dial : this.#approaching(approach));
     this.#race = new Race(upstreams, timeouts, failed.tcp, dial, this.#connected, late);
+  }
+
+  /** Who leads back to us is to be known when it comes. */
+  #remembering(dial: Dial<A>): Dial<A> {
+    const { tcpPassages } = this.#context;
+    return (upstream, outcome) => {
+      const attempt = dial(upstream, outcome);
+      if (tcpPassages.ports.has(upstream.port)) this.withPort(attempt, (port) => this.#left(port, upstream));
+      return attempt;
+    };
+  }
+
+  #left(port: number, upstream: Endpoint): void {
+    if (port === 0 || this.#closed) return;
+    const passage = { group: this.plan.group, before: this.#came };
+    this.#forget ??= [];
+    this.#forget.push(this.#context.tcpPassages.leave(port, upstream, passage));
   }
 
   #approaching(approach: ApproachTo): Dial<A> {

@@ -41,6 +41,8 @@ export abstract class UdpFlow implements SweptFlow, Evictable, UdpUpstreamOwner 
   #servedBy: Endpoint | undefined;
   #fellBack = false;
   #closed = false;
+  /** Those from which something may come back to us. */
+  #ports: number[] | undefined;
 
   constructor(context: EngineContext, plan: Plan, flow: NewFlow, place: Place, accepted: Accepted) {
     this.#context = context;
@@ -125,6 +127,14 @@ export abstract class UdpFlow implements SweptFlow, Evictable, UdpUpstreamOwner 
     count(this.counters, 'fallbacks');
   }
 
+  left(port: number): void {
+    if (port === 0 || this.#closed) return;
+    this.#ports ??= [];
+    this.#ports.push(port);
+    const { udpPorts } = this.#context;
+    udpPorts.leave(port, { group: this.plan.group, before: udpPorts.passageOf(this.flow.peer) });
+  }
+
   gone(): void {
     this.#context.admission.waits(this.#place, this);
   }
@@ -154,6 +164,7 @@ export abstract class UdpFlow implements SweptFlow, Evictable, UdpUpstreamOwner 
     this.#closed = true;
     this.upstream.close();
     this.#lease?.end();
+    for (const port of this.#ports ?? []) this.#context.udpPorts.forget(port);
     this.#context.flows.delete(this);
     this.#context.admission.waitsNoMore(this.#place, this);
     this.#context.release(this.#place);

@@ -5,6 +5,7 @@
  */
 import { networkInterfaces } from 'node:os';
 import { type Endpoint, equalAddress, isLoopback, tryParseZoned } from '../net/address.ts';
+import { ListenerPorts, type Passage } from './passage.ts';
 
 /** As native/udp-batch.c has them. */
 const dropped: ReadonlySet<number> = new Set([0, 7, 13, 17, 19, 37]);
@@ -14,24 +15,28 @@ export function isDroppedSource(port: number): boolean {
   return port < 64 && dropped.has(port);
 }
 
-/** Our own. */
-export class UdpPorts {
-  /** How many listeners have each port. */
-  readonly #listeners = new Map<number, number>();
-
-  open(port: number): void {
-    this.#listeners.set(port, (this.#listeners.get(port) ?? 0) + 1);
-  }
-
-  close(port: number): void {
-    const left = (this.#listeners.get(port) ?? 0) - 1;
-    if (left > 0) this.#listeners.set(port, left);
-    else this.#listeners.delete(port);
-  }
+/** Our own: of listeners, and of flows whose upstream is at a port of a listener. */
+export class UdpPorts extends ListenerPorts {
+  readonly #flows = new Map<number, Passage>();
 
   /** The system is asked for its addresses only when the port is one of ours, which it hardly ever is. */
   isOwn(peer: Endpoint): boolean {
-    return this.#listeners.has(peer.port) && isOwnAddress(peer);
+    return this.has(peer.port) && isOwnAddress(peer);
+  }
+
+  /** A flow sends from this port. */
+  leave(port: number, passage: Passage): void {
+    this.#flows.set(port, passage);
+  }
+
+  forget(port: number): void {
+    this.#flows.delete(port);
+  }
+
+  /** Of a client that is a flow of ours; undefined for anybody else. */
+  passageOf(peer: Endpoint): Passage | undefined {
+    const passage = this.#flows.get(peer.port);
+    return passage !== undefined && isOwnAddress(peer) ? passage : undefined;
   }
 }
 

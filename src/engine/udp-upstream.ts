@@ -32,6 +32,8 @@ export interface UdpUpstreamOwner {
   wayTo(upstream: Endpoint): Way | undefined;
   /** A datagram came, and none had come since the flow began or since `gone`. */
   answered(): void;
+  /** What it sends from this port may come back to us. */
+  left(port: number): void;
   /** Who had answered refuses now. */
   gone(): void;
 }
@@ -57,6 +59,7 @@ export abstract class UdpUpstream {
   #failure: ConnectFailure | undefined;
   #asking = false;
   #closed = false;
+  #lastSentTo: Endpoint | undefined;
 
   /** @param header the PROXY header's bytes, when every upstream is to know the client by one */
   constructor(
@@ -79,7 +82,7 @@ export abstract class UdpUpstream {
 
   /** Sends to the present candidate, through a socket that may have to be opened. */
   protected abstract transmit(datagram: Buffer, upstream: Endpoint): void;
-  /** The port of this host that datagrams to the present candidate leave from. */
+  /** The port of this host that datagrams to the present candidate leave from; 0 when there is none. */
   abstract get port(): number;
   /** The present candidate is left. */
   protected abstract leave(): void;
@@ -171,7 +174,15 @@ export abstract class UdpUpstream {
   }
 
   #sendNow(datagram: Buffer): void {
-    if (this.endpoint !== undefined) this.transmit(datagram, this.endpoint);
+    if (this.endpoint === undefined) return;
+    this.transmit(datagram, this.endpoint);
+    if (this.#lastSentTo !== this.endpoint) this.#tell();
+  }
+
+  #tell(): void {
+    this.#lastSentTo = this.endpoint;
+    if (this.endpoint !== undefined && this.context.udpPorts.has(this.endpoint.port))
+      this.#owner.left(this.port);
   }
 
   #nextCandidate(failure: ConnectFailure): void {

@@ -27,6 +27,7 @@ export const counterNames = [
   'refusedByAccess',
   'refusedBySource',
   'refusedByLimit',
+  'refusedAsLoop',
   'headerErrors',
   'resets',
   'evictions',

@@ -117,6 +117,8 @@ export type CloseReason =
   | 'limit-flows'
   | 'limit-rule'
   | 'limit-source'
+  // it came from us, through this rule already
+  | 'loop'
   // a UDP flow that never had an answer made room for a new one
   | 'evicted'
   // the rules changed: this UDP flow's upstream is no longer in them, or TCP was still connecting for one that is gone

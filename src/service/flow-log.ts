@@ -38,6 +38,7 @@ const levels: Record<CloseReason, Level> = {
   'limit-flows': 'warn',
   'limit-rule': 'warn',
   'limit-source': 'warn',
+  loop: 'warn',
 };
 
 /** Of the lines about clients that could not be accepted. */

@@ -85,6 +85,7 @@ const metrics: readonly Metric[] = [
     series: by('reason', {
       access: 'refusedByAccess',
       limit: 'refusedByLimit',
+      loop: 'refusedAsLoop',
       proxy_header: 'headerErrors',
       source: 'refusedBySource',
     }),

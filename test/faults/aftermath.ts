@@ -60,8 +60,10 @@ const isUdp = ({ protocol }: Publication) => protocol === 'udp';
  * @param everyWay false for TCP alone, however long it takes: what first connections open for good is open then
  */
 export async function servesCleanly(relay: Relay, everyWay: boolean): Promise<void> {
+  const { publish } = relay.wanted;
+  const isPublished = (upstream: number) => publish.some(({ port }) => port === upstream);
   const reachable = listenersOf(relay.wanted).filter(
-    ({ publication }) => publication.to.host !== addresses.unreachable,
+    ({ publication: { to } }) => to.host !== addresses.unreachable && !isPublished(to.port),
   );
   const peers = new Peers();
   try {

@@ -49,7 +49,11 @@ export class LinuxTcpFlow extends TcpFlow<Connecting> implements SlotOwner {
     new Connecting(this.#core, upstream, source, outcome);
 
   protected portOf({ slot }: Connecting): number {
-    return this.#core.localOf(slot).port;
+    return slot === nobody ? 0 : this.#core.localOf(slot).port;
+  }
+
+  protected withPort(attempt: Connecting, then: (port: number) => void): void {
+    then(this.portOf(attempt));
   }
 
   /** Edge-triggered: what is not read now is not announced again. Only a header is read before the relay. */

@@ -45,6 +45,7 @@ class TcpListener implements Listener, SlotOwner {
     context.openListener(plan.group);
     context.startAccepting(slot);
     context.listeners.add(this);
+    context.tcpPassages.ports.open(this.local.port);
   }
 
   replace(plan: Plan): void {
@@ -56,6 +57,7 @@ class TcpListener implements Listener, SlotOwner {
     if (this.#stopped) return;
     this.#stopped = true;
     this.#context.listeners.delete(this);
+    this.#context.tcpPassages.ports.close(this.local.port);
     this.#context.stopAccepting(this.#slot);
     this.#context.core.close(this.#slot, false);
     for (const client of this.#waiting) client.giveUp();

@@ -11,6 +11,7 @@ import { count } from '../../flow/counters.ts';
 import type { CloseReason, NewFlow } from '../../flow/flow.ts';
 import { type Endpoint, endpointKey, isUnicast } from '../../net/address.ts';
 import type { Listener, Plan } from '../engine.ts';
+import { isCircle } from '../passage.ts';
 import { replyBudget } from '../reply-budget.ts';
 import { type Announced, admitUdp, readAnnounced, refuseUdp } from '../udp-door.ts';
 import type { LinuxContext } from './context.ts';
@@ -130,7 +131,9 @@ class UdpListener implements Listener, SlotOwner, UdpFlowOwner {
   #open(core: Core, key: string, announced: Announced): LinuxUdpFlow | undefined {
     const peer = core.peer();
     const plan = this.#plan;
-    if (!isUnicast(peer.address) || this.#context.udpPorts.isOwn(peer)) {
+    const { udpPorts } = this.#context;
+    const isOurs = udpPorts.isOwn(peer) || isCircle(udpPorts.passageOf(peer), plan.group);
+    if (!isUnicast(peer.address) || isOurs) {
       count(plan.group.counters, 'droppedSource');
       return undefined;
     }

@@ -51,7 +51,7 @@ export class LinuxUdpUpstream extends UdpUpstream implements SlotOwner {
   }
 
   get port(): number {
-    return this.#core.localOf(this.#slot).port;
+    return this.#slot === none ? 0 : this.#core.localOf(this.#slot).port;
   }
 
   /** When the last of it passed. */

@@ -48,6 +48,11 @@ export class PortableTcpFlow extends TcpFlow<Dialled> {
     return socket.localPort ?? 0;
   }
 
+  /** node:net connects in the next tick, and what it says of the socket before it repeats for ever. */
+  protected withPort(attempt: Dialled, then: (port: number) => void): void {
+    process.nextTick(() => then(this.portOf(attempt)));
+  }
+
   protected wakeClient(): void {
     this.#client.resume();
   }

@@ -36,6 +36,7 @@ class TcpListener implements Listener {
     const bound = server.address();
     this.local = { ...at, port: typeof bound === 'object' && bound !== null ? bound.port : at.port };
     context.listeners.add(this);
+    context.tcpPassages.ports.open(this.local.port);
     server.on('connection', (socket) => this.#accept(socket));
     // accept(2) failed for one connection, or for want of descriptors; the listener itself is sound.
     server.on('error', (error) => countAcceptFailure(this.#plan, errnoOf(error) ?? error.message));
@@ -47,7 +48,8 @@ class TcpListener implements Listener {
 
   /** Flows go on: node:net keeps them apart from the listening socket, whose port is free at once. */
   async stop(): Promise<void> {
-    this.#context.listeners.delete(this);
+    const { listeners, tcpPassages } = this.#context;
+    if (listeners.delete(this)) tcpPassages.ports.close(this.local.port);
     if (this.#server.listening) this.#server.close();
     for (const client of this.#waiting) client.giveUp();
   }

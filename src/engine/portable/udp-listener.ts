@@ -13,6 +13,7 @@ import type { CloseReason, NewFlow } from '../../flow/flow.ts';
 import { type Endpoint, endpointKey, endpointOf, formatHost, isIpv4, isUnicast } from '../../net/address.ts';
 import type { EngineContext } from '../context.ts';
 import type { Listener, Plan } from '../engine.ts';
+import { isCircle } from '../passage.ts';
 import { type Announced, admitUdp, readAnnounced, refuseUdp } from '../udp-door.ts';
 import { isDroppedSource } from '../udp-ports.ts';
 import { maxQueuedBytes, numericLookup } from './datagrams.ts';
@@ -144,7 +145,9 @@ class UdpListener implements Listener, UdpFlowOwner {
 
   #open(from: RemoteInfo, key: string, announced: Announced): PortableUdpFlow | undefined {
     const peer = endpointOf(from.address, from.port);
-    if (!isUnicast(peer.address) || this.#context.udpPorts.isOwn(peer)) {
+    const { udpPorts } = this.#context;
+    const isOurs = udpPorts.isOwn(peer) || isCircle(udpPorts.passageOf(peer), this.#plan.group);
+    if (!isUnicast(peer.address) || isOurs) {
       this.#dropped('droppedSource');
       return undefined;
     }

@@ -32,7 +32,7 @@ export class PortableUdpUpstream extends UdpUpstream {
   }
 
   get port(): number {
-    return this.#socket?.address().port ?? 0;
+    return this.#ready ? (this.#socket?.address().port ?? 0) : 0;
   }
 
   protected transmit(datagram: Buffer, upstream: Endpoint): void {

@@ -513,4 +513,70 @@ const injected: readonly Row[] = [
   },
 ];
 
-export const tcpRows: readonly Row[] = [...failing, ...endings, ...readers, ...limits, ...injected];
+const loops: readonly Row[] = [
+  {
+    id: 'A24',
+    promise: 'a rule that leads to itself, or two to each other: the client is reset, and nothing goes round',
+    async play(scene) {
+      const [itself, there, back, good] = [0, 1, 2, 3].map((i) => scene.front + i) as [
+        number,
+        number,
+        number,
+        number,
+      ];
+      const leads = (port: number, to: number) => ({
+        ...scene.tcpRule,
+        port,
+        to: { host: addresses.v4, port: to },
+      });
+      // One rule may lead to another that leads away.
+      const publish = [
+        leads(itself, itself),
+        leads(there, back),
+        leads(back, there),
+        leads(good, scene.front + 4),
+        { ...scene.tcpRule, port: scene.front + 4 },
+      ];
+      const relay = await scene.relay({ publish, files: 1000 });
+      await scene.echo('127.0.0.1', scene.back);
+      for (const port of [itself, there]) {
+        const before = relay.descriptors().sockets;
+        const client = await scene.connect(at('127.0.0.1', port));
+        client.socket.write('round and round');
+        const ending = await endingWithin(client, 500);
+        const more = relay.descriptors().sockets - before;
+        holds(more <= 6, `${more} sockets more for one client`);
+        allAre([ending], 'ECONNRESET');
+      }
+      const client = await scene.connect(at('127.0.0.1', good));
+      client.socket.end('hello');
+      const ending = await endingWithin(client, 2000);
+      holds(client.received.toString() === 'hello', `what leads away ends with ${ending}`);
+      if (relay.isDualport) await relay.untilMetric(2, 'dualport_rejected_total', 'loop');
+    },
+  },
+  {
+    id: 'A24b',
+    promise: 'the same with datagrams: one makes no storm',
+    async play(scene) {
+      const to = (port: number) => ({ host: addresses.v4, port });
+      const [itself, there, back] = [0, 1, 2].map((i) => scene.front + i) as [number, number, number];
+      const publish = [
+        { ...scene.udpRule, to: to(itself) },
+        { ...scene.udpRule, port: there, to: to(back) },
+        { ...scene.udpRule, port: back, to: to(there) },
+      ];
+      const relay = await scene.relay({ publish, files: 1000, udp: 1000, udpStream: 1000 });
+      const before = relay.descriptors().sockets;
+      for (const port of [itself, there]) {
+        const client = await scene.udp('127.0.0.1', at('127.0.0.1', port));
+        client.send('round and round');
+        await sleep(300);
+      }
+      const more = relay.descriptors().sockets - before;
+      holds(more <= 4, `${more} sockets more for two datagrams`);
+    },
+  },
+];
+
+export const tcpRows: readonly Row[] = [...failing, ...endings, ...readers, ...limits, ...injected, ...loops];
