@@ -1,6 +1,7 @@
 /** Plays rows against one subject, in a network of its own; a line of JSON for each. */
 import { inOwnNetwork, moveToOwnNetwork, prepareNetwork } from './network.ts';
-import { type Outcome, play } from './row.ts';
+import type { Cell } from './report.ts';
+import { play } from './row.ts';
 import { rows } from './rows/all.ts';
 import { subjects } from './subjects/all.ts';
 
@@ -8,7 +9,7 @@ import { subjects } from './subjects/all.ts';
 export interface Played {
   readonly row: string;
   readonly ms: number;
-  readonly outcome: Omit<Outcome, 'error'>;
+  readonly outcome: Cell;
 }
 
 if (!inOwnNetwork()) await moveToOwnNetwork();

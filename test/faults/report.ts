@@ -33,14 +33,25 @@ const groups: Readonly<Record<string, string>> = {
 
 const isOurs = ({ subject }: Column) => subject.name === 'linux' || subject.name === 'portable';
 
-/** The line that is the same in every release, and why it is not a good one. */
-export function tally({ rows, columns }: Table): { line: string; failures: readonly string[] } {
+export interface Tally {
+  /** It has the same form in every release. */
+  readonly line: string;
+  /** What dualport has not kept, or was not asked. */
+  readonly failures: readonly string[];
+  /** Others that were not asked. */
+  readonly absent: readonly string[];
+}
+
+export function tally({ rows, columns }: Table): Tally {
   const ours = columns.filter(isOurs);
-  const failures = columns.flatMap(({ subject, version, cells }) =>
-    cells.size === rows.length
-      ? []
-      : [`${subject.name}: ${rows.length - cells.size} rows not run (${version})`],
-  );
+  const notRun = (some: readonly Column[]) =>
+    some.flatMap(({ subject, version, cells }) =>
+      cells.size === rows.length
+        ? []
+        : [`${subject.name}: ${rows.length - cells.size} rows not run (${version})`],
+    );
+  const failures = notRun(ours);
+  const absent = notRun(columns.filter((column) => !isOurs(column)));
   let [passed, skipped] = [0, 0];
   for (const row of rows) {
     const states = ours.map((column) => stateOf(row, column));
@@ -48,14 +59,14 @@ export function tally({ rows, columns }: Table): { line: string; failures: reado
       if (state === 'broken' || state === 'silent')
         failures.push(`${ours[i]?.subject.name}: ${row.id} ${state}`);
     if (states.includes('not run') || states.includes('silent')) skipped++;
-    else if (!states.includes('broken')) passed++;
+    else if (states.length > 0 && !states.includes('broken')) passed++;
   }
   const words = [
     `fault rows   ${`${passed}/${rows.length} passed`.padEnd(15)}${skipped} skipped`.padEnd(43),
     `engines ${ours.map(({ subject }) => subject.name).join(',')}`,
     `node ${process.versions.node}`,
   ];
-  return { line: words.join('   '), failures };
+  return { line: words.join('   '), failures, absent };
 }
 
 /** A row that an engine has no part in, by a decision that is documented, is none that was left out. */
@@ -110,7 +121,7 @@ ${reasons.list()}
 
 ## Where it comes from
 
-\`test/faults/rows\` has the rows; each is also a test of either engine in \`npm test\`. Containers are followed beside a real dockerd in
+\`test/faults/rows\` has the rows. Containers are followed beside a real dockerd in
 \`test/e2e/docker-labels.test.ts\`, and beside one that is made up in the rows F. \`npm run faults -- --rows A1,C14 --subjects linux,nginx\`
 plays some of them.
 `;
