@@ -21,7 +21,7 @@ cd "$work/checkout"
 in_ci=${CI:-}
 unset CI
 status=0
-node --test --test-reporter=spec --test-concurrency=2 --test-timeout=120000 \
+node --test --test-reporter=spec --test-concurrency=2 --test-timeout=300000 \
   $(find dist/test/unit dist/test/engine -name '*.test.js' | sort) \
   dist/test/e2e/cli.test.js dist/test/e2e/serve.test.js dist/test/e2e/without-core.test.js \
   > "$work/output" 2>&1 || status=$?
