@@ -136,12 +136,15 @@ test('a figure is the time of one operation, also where a call is many', () => {
     () => true,
     10,
   );
-  const figures = answer(asking(one, ten), instant);
-  assert.ok(!('because' in figures));
-  const medians = figures.map(({ median }) => median);
-  // Never less than was spent; a busy machine may take several times as much.
-  assert.ok(medians[0] && medians[0] >= 50_000 && medians[0] < 250_000, `${medians}`);
-  assert.ok(medians[1] && medians[1] >= 5_000 && medians[1] < 25_000, `${medians}`);
+  const least = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
+  for (let run = 0; run < 5; run++) {
+    const figures = answer(asking(one, ten), instant);
+    assert.ok(!('because' in figures));
+    for (const [i, { median }] of figures.entries()) least[i] = Math.min(least[i] ?? 0, median);
+  }
+  // Never less than was spent; a busy machine may take several times as much, in the best of some runs too.
+  assert.ok(least[0] && least[0] >= 50_000 && least[0] < 250_000, `${least}`);
+  assert.ok(least[1] && least[1] >= 5_000 && least[1] < 25_000, `${least}`);
 });
 
 test('a table has a row an operation, digits as far as they mean something', () => {

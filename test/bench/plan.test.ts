@@ -17,16 +17,16 @@ test('a full run has every topology and pair of families, at least five rounds, 
   assert.equal(plan('').blocks[0]?.workloads.length, 20);
 });
 
-test('a quick run is expected to take less than three minutes, a smoke run little more than one', () => {
+test('a quick run is expected to take less than three minutes, a smoke run less than two', () => {
   assert.equal(plan('--quick').rounds, 3);
   assert.ok(expectedSeconds(plan('--quick')) < 180, `${expectedSeconds(plan('--quick'))}`);
-  assert.ok(expectedSeconds(plan('--smoke')) < 75, `${expectedSeconds(plan('--smoke'))}`);
+  assert.ok(expectedSeconds(plan('--smoke')) < 120, `${expectedSeconds(plan('--smoke'))}`);
 });
 
 test('a smoke run gates every subject on every pair of families, and does every workload', () => {
   const smoke = plan('--smoke');
   assert.deepEqual(blocks('--smoke'), ['T2 4to4', 'T2 6to4', 'T2 6to6']);
-  assert.equal(smoke.subjects.length, 12);
+  assert.equal(smoke.subjects.length, 14);
   assert.equal(smoke.blocks.flatMap(({ workloads }) => workloads).length, 20);
 });
 
