@@ -151,6 +151,9 @@ export const udpBudgetCases: readonly Case[] = [
       assert.deepEqual(await gets({ upstream, client: fresh }, times(40, 1000)), times(40, 1000));
       for (let i = 0; i < 8; i++) upstream.answer('late', 0);
       await until(() => harness.count('droppedBudget') === 3, 'the budget of the old flow');
+      // They are on their way when they are counted.
+      await old.datagrams(5);
+      assert.deepEqual(await gets({ upstream, client: old }, []), []);
       assert.equal(old.received.length, 5);
     },
   },

@@ -29,7 +29,7 @@ export function onlyDualport(reason: string): NonNullable<Row['silent']> {
 }
 
 /** A row that never ends has to end. */
-const limitMs = 60_000;
+const limitMs = 90_000;
 
 export async function play(row: Row, subject: Subject): Promise<Outcome> {
   const reason = row.silent?.[subject.name];

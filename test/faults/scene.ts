@@ -89,7 +89,7 @@ export class Scene extends Peers {
     const place = { prefix: [...words, ...withFiles(whole).prefix] };
     const commands = this.subject.commands(this.stage.directory(), whole);
     // Of a program that is a process for each port some do start.
-    const patienceMs = commands.length > 1 ? 3000 : 15_000;
+    const patienceMs = commands.length > 1 ? 3000 : 30_000;
     return Promise.all(
       commands.map(async ([command = '', ...args]) => {
         const program = this.stage.background(place, command, args);

@@ -16,7 +16,8 @@ export interface SilentServer {
   readonly port: number;
   /** From now on it answers, once the client has asked again. */
   wake(): void;
-  close(): void;
+  /** Its port is free again when the promise resolves. */
+  close(): Promise<void>;
 }
 
 export async function silentServer(host: string, at = 0): Promise<SilentServer> {
@@ -31,9 +32,11 @@ export async function silentServer(host: string, at = 0): Promise<SilentServer> 
   return {
     port,
     wake: () => child.kill('SIGCONT'),
-    close: () => {
+    close: async () => {
       for (const filler of fillers) filler.destroy();
+      const ended = once(child, 'exit');
       child.kill('SIGKILL');
+      await ended;
     },
   };
 }

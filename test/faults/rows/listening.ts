@@ -104,7 +104,7 @@ const busy: readonly Row[] = [
         if (!said.includes(String(port)))
           left.push(`${occupant.protocol} ${occupant.host}: ${lastLine(said)}`);
       };
-      await scene.crowd(possible.length, tryOne, 4);
+      await scene.crowd(possible.length, tryOne, 3);
       holds(left.length === 0, `${left.length} of ${possible.length}, such as ${left[0]}`);
       return `${possible.length} ways`;
     },
@@ -128,11 +128,8 @@ const families: readonly Row[] = [
         'no answer',
       );
       if (!relay.isDualport) return;
-      const warnings = relay.lines.filter(({ level }) => level === 'warn');
-      holds(
-        warnings.length === 1 && /IPv6/.test(String(warnings[0]?.['msg'])),
-        `${warnings.length} warnings`,
-      );
+      const warnings = relay.lines.filter(({ level, msg }) => level === 'warn' && /IPv6/.test(String(msg)));
+      holds(warnings.length === 1, `${warnings.length} warnings`);
     },
   },
   {
