@@ -41,8 +41,8 @@ export abstract class UdpFlow implements SweptFlow, Evictable, UdpUpstreamOwner 
   #servedBy: Endpoint | undefined;
   #fellBack = false;
   #closed = false;
-  /** Those from which something may come back to us. */
-  #ports: number[] | undefined;
+  /** Of sockets from which something may come back to us: what to call when the flow is over. */
+  #forget: (() => void)[] | undefined;
 
   constructor(context: EngineContext, plan: Plan, flow: NewFlow, place: Place, accepted: Accepted) {
     this.#context = context;
@@ -120,19 +120,19 @@ export abstract class UdpFlow implements SweptFlow, Evictable, UdpUpstreamOwner 
 
   answered(): void {
     this.#context.admission.waitsNoMore(this.#place, this);
-    if (this.#source !== undefined) this.#source = { ...this.#source, port: this.upstream.port };
+    if (this.#source !== undefined) this.#source = { ...this.#source, port: this.upstream.local?.port ?? 0 };
     this.#servedBy = this.upstream.endpoint;
     if (this.#fellBack || !this.upstream.isFallback) return;
     this.#fellBack = true;
     count(this.counters, 'fallbacks');
   }
 
-  left(port: number): void {
-    if (port === 0 || this.#closed) return;
-    this.#ports ??= [];
-    this.#ports.push(port);
+  left(from: Endpoint): void {
+    if (this.#closed) return;
     const { udpPorts } = this.#context;
-    udpPorts.leave(port, { group: this.plan.group, before: udpPorts.passageOf(this.flow.peer) });
+    const passage = { group: this.plan.group, before: udpPorts.passageOf(this.flow.peer) };
+    this.#forget ??= [];
+    this.#forget.push(udpPorts.leave(from, passage));
   }
 
   gone(): void {
@@ -164,7 +164,7 @@ export abstract class UdpFlow implements SweptFlow, Evictable, UdpUpstreamOwner 
     this.#closed = true;
     this.upstream.close();
     this.#lease?.end();
-    for (const port of this.#ports ?? []) this.#context.udpPorts.forget(port);
+    for (const forget of this.#forget ?? []) forget();
     this.#context.flows.delete(this);
     this.#context.admission.waitsNoMore(this.#place, this);
     this.#context.release(this.#place);

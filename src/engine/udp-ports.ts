@@ -4,7 +4,7 @@
  * answering each other for ever.
  */
 import { networkInterfaces } from 'node:os';
-import { type Endpoint, equalAddress, isLoopback, tryParseZoned } from '../net/address.ts';
+import { type Endpoint, endpointKey, equalAddress, isLoopback, tryParseZoned } from '../net/address.ts';
 import { ListenerPorts, type Passage } from './passage.ts';
 
 /** As native/udp-batch.c has them. */
@@ -17,27 +17,32 @@ export function isDroppedSource(port: number): boolean {
 
 /** Our own: of listeners, and of flows whose upstream is at a port of a listener. */
 export class UdpPorts extends ListenerPorts {
-  readonly #flows = new Map<number, Passage>();
+  readonly #flows = new Map<string, Passage>();
 
   /** The system is asked for its addresses only when the port is one of ours, which it hardly ever is. */
   isOwn(peer: Endpoint): boolean {
     return this.has(peer.port) && isOwnAddress(peer);
   }
 
-  /** A flow sends from this port. */
-  leave(port: number, passage: Passage): void {
-    this.#flows.set(port, passage);
-  }
-
-  forget(port: number): void {
-    this.#flows.delete(port);
+  /**
+   * A flow sends from there.
+   *
+   * @returns what to call when it is over
+   */
+  leave(from: Endpoint, passage: Passage): () => void {
+    const key = keyOf(from);
+    this.#flows.set(key, passage);
+    return () => this.#flows.delete(key);
   }
 
   /** Of a client that is a flow of ours; undefined for anybody else. */
   passageOf(peer: Endpoint): Passage | undefined {
-    const passage = this.#flows.get(peer.port);
-    return passage !== undefined && isOwnAddress(peer) ? passage : undefined;
+    return this.#flows.size === 0 ? undefined : this.#flows.get(keyOf(peer));
   }
+}
+
+function keyOf({ address, port }: Endpoint): string {
+  return endpointKey({ address, port, zone: '' });
 }
 
 function isOwnAddress(peer: Endpoint): boolean {

@@ -32,8 +32,8 @@ export interface UdpUpstreamOwner {
   wayTo(upstream: Endpoint): Way | undefined;
   /** A datagram came, and none had come since the flow began or since `gone`. */
   answered(): void;
-  /** What it sends from this port may come back to us. */
-  left(port: number): void;
+  /** What it sends from there may come back to us. */
+  left(from: Endpoint): void;
   /** Who had answered refuses now. */
   gone(): void;
 }
@@ -82,8 +82,8 @@ export abstract class UdpUpstream {
 
   /** Sends to the present candidate, through a socket that may have to be opened. */
   protected abstract transmit(datagram: Buffer, upstream: Endpoint): void;
-  /** The port of this host that datagrams to the present candidate leave from; 0 when there is none. */
-  abstract get port(): number;
+  /** Where datagrams to the present candidate leave from; undefined before there is a socket. */
+  abstract get local(): Endpoint | undefined;
   /** The present candidate is left. */
   protected abstract leave(): void;
   /** No candidate is left to go to; the present one stays. */
@@ -181,8 +181,9 @@ export abstract class UdpUpstream {
 
   #tell(): void {
     this.#lastSentTo = this.endpoint;
-    if (this.endpoint !== undefined && this.context.udpPorts.has(this.endpoint.port))
-      this.#owner.left(this.port);
+    if (this.endpoint === undefined || !this.context.udpPorts.has(this.endpoint.port)) return;
+    const { local } = this;
+    if (local !== undefined) this.#owner.left(local);
   }
 
   #nextCandidate(failure: ConnectFailure): void {

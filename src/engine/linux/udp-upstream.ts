@@ -50,8 +50,8 @@ export class LinuxUdpUpstream extends UdpUpstream implements SlotOwner {
     return [this.#core.bytes[this.#slot] ?? 0, this.#core.answerBytes[this.#slot] ?? 0];
   }
 
-  get port(): number {
-    return this.#slot === none ? 0 : this.#core.localOf(this.#slot).port;
+  get local(): Endpoint | undefined {
+    return this.#slot === none ? undefined : this.#core.localOf(this.#slot);
   }
 
   /** When the last of it passed. */

@@ -5,7 +5,7 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { type Counters, count } from '../../flow/counters.ts';
 import type { Source } from '../../flow/flow.ts';
-import { type Endpoint, formatAddress, formatHost, isIpv4 } from '../../net/address.ts';
+import { type Endpoint, endpointOf, formatAddress, formatHost, isIpv4 } from '../../net/address.ts';
 import type { EngineContext } from '../context.ts';
 import { onAnyPort } from '../race.ts';
 import { type Accepted, UdpUpstream, type UdpUpstreamOwner } from '../udp-upstream.ts';
@@ -31,8 +31,10 @@ export class PortableUdpUpstream extends UdpUpstream {
     this.#taker = taker;
   }
 
-  get port(): number {
-    return this.#ready ? (this.#socket?.address().port ?? 0) : 0;
+  get local(): Endpoint | undefined {
+    if (this.#socket === undefined || !this.#ready) return undefined;
+    const { address, port } = this.#socket.address();
+    return endpointOf(address, port);
   }
 
   protected transmit(datagram: Buffer, upstream: Endpoint): void {

@@ -513,6 +513,9 @@ const injected: readonly Row[] = [
   },
 ];
 
+/** Of this host by its routes, and of none of its interfaces: what it is cannot be seen beforehand. */
+const unlisted = '198.18.99.1';
+
 const loops: readonly Row[] = [
   {
     id: 'A24',
@@ -527,7 +530,7 @@ const loops: readonly Row[] = [
       const leads = (port: number, to: number) => ({
         ...scene.tcpRule,
         port,
-        to: { host: addresses.v4, port: to },
+        to: { host: unlisted, port: to },
       });
       // One rule may lead to another that leads away.
       const publish = [
@@ -559,7 +562,7 @@ const loops: readonly Row[] = [
     id: 'A24b',
     promise: 'the same with datagrams: one makes no storm',
     async play(scene) {
-      const to = (port: number) => ({ host: addresses.v4, port });
+      const to = (port: number) => ({ host: unlisted, port });
       const [itself, there, back] = [0, 1, 2].map((i) => scene.front + i) as [number, number, number];
       const publish = [
         { ...scene.udpRule, to: to(itself) },
