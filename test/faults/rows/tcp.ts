@@ -63,7 +63,7 @@ const failing: readonly Row[] = [
     promise: 'an upstream that refuses: every client is reset at once, and the log stays short',
     async play(scene) {
       const relay = await scene.relay();
-      const figure = await allReset(scene, 200, 0, 1000);
+      const figure = await allReset(scene, 200, 0, 3000);
       if (relay.isDualport) {
         await relay.untilMetric(200, 'dualport_upstream_connect_failures_total', 'refused');
         holds(relay.lines.length < 40, `${relay.lines.length} log lines`);
@@ -77,7 +77,7 @@ const failing: readonly Row[] = [
     async play(scene) {
       await scene.relay({ connect: 1000 });
       scene.filter(`tcp dport ${scene.back} drop`);
-      return allReset(scene, 50, 900, 2000);
+      return allReset(scene, 50, 900, 3500);
     },
   },
   {
@@ -87,7 +87,7 @@ const failing: readonly Row[] = [
       const good = { ...scene.tcpRule, port: scene.front + 1 };
       const bad = { ...scene.tcpRule, to: { host: addresses.unreachable, port: 80 } };
       const relay = await scene.relay({ publish: [bad, good] });
-      const figure = await allReset(scene, 100, 0, 1000);
+      const figure = await allReset(scene, 100, 0, 3000);
       if (relay.isDualport)
         await relay.untilMetric(100, 'dualport_upstream_connect_failures_total', 'unreachable');
       return figure;
@@ -122,7 +122,7 @@ const failing: readonly Row[] = [
       await scene.relay({ connect: 1000 });
       const server = await silentServer('127.0.0.1', scene.back);
       scene.defer(server.close);
-      return allReset(scene, 20, 900, 2000);
+      return allReset(scene, 20, 900, 3500);
     },
   },
 ];
