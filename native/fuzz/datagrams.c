@@ -368,6 +368,13 @@ static void set_prefix(int flow) {
   free(header);
 }
 
+/* Of the datagrams that came, some answers go on. */
+static void limit_answers(int slot) {
+  lossy();
+  const struct reply_budget budget = {take(&rig.input, 1), take(&rig.input, 2), take(&rig.input, 1) % 4, take(&rig.input, 1)};
+  core_udp_budget(rig.core, slot, &budget);
+}
+
 static void step(void) {
   static const struct endpoint elsewhere = {.address = {[10] = 0xff, [11] = 0xff, [12] = 127, [15] = 2}, .port = 9};
   uint32_t what = take(&rig.input, 1);
@@ -377,6 +384,7 @@ static void step(void) {
     case 1: core_udp_inspect(rig.core, slot, (int)take(&rig.input, 1) & 1); break;
     case 2: set_prefix(slot); break;
     case 3: core_udp_connect(rig.core, slot, &elsewhere, NULL); break;
+    case 4: limit_answers(slot); break;
     default: poll_core(take(&rig.input, 2)); break;
   }
   check_core(rig.core);

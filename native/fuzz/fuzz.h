@@ -26,7 +26,7 @@
     }                                                                                                 \
   } while (0)
 
-enum { SLOTS = 12, PLACES = 8, NOBODY = -1 };
+enum { SLOTS = 12, PLACES = 9, NOBODY = -1 };
 
 struct input {
   const uint8_t *next;
@@ -44,7 +44,7 @@ static struct event fuzz_events[MAX_EVENTS];
 static uint8_t fuzz_arena[ARENA_BYTES];
 static double fuzz_bytes[SLOTS], fuzz_answer_bytes[SLOTS], fuzz_active_ms[SLOTS], fuzz_values[PLACES];
 static uint8_t fuzz_ended[SLOTS];
-static struct counters fuzz_counters = {fuzz_values, 0, 1, 2, 3, 4, 5, 6, 7};
+static struct counters fuzz_counters = {fuzz_values, 0, 1, 2, 3, 4, 5, 6, 7, 8};
 
 static struct core *fuzz_core(void) {
   const struct shared shared = {fuzz_events, fuzz_arena, fuzz_bytes, fuzz_answer_bytes, fuzz_active_ms, fuzz_ended, SLOTS};

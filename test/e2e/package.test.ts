@@ -110,7 +110,10 @@ test(
     await install(home, env);
     assert.equal(existsSync(join(home, 'node_modules', 'typescript')), false);
     const command = [join(home, 'node_modules', '.bin', 'dualport')];
-    const check = await new Running(['check', '--engine', 'linux', '-p', '8080:80'], { command, env }).exit;
+    const check = await new Running(['check', '--engine', 'linux', '-p', '127.0.0.1:8080:80'], {
+      command,
+      env,
+    }).exit;
     assert.equal(check.stderr, '');
     assert.equal(check.code, 0);
     assert.equal(await throughLinuxEngine(command, env), 'ping');
