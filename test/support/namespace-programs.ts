@@ -244,13 +244,16 @@ const programs = {
     await once(socket, 'close');
   },
 
-  /** Says also what it was told first. */
+  /** Says also what it was told, up to the client's hello: a header may come in a packet of its own. */
   whoSaysWhat: async ({ host, port }) => {
     const server = net.createServer({ allowHalfOpen: true }, (socket) => {
+      let told = Buffer.alloc(0);
       socket.on('error', () => {}).on('end', () => socket.end());
-      socket.once('data', (chunk) =>
-        socket.write(`${socket.remoteAddress} ${socket.remotePort} ${chunk.toString('hex')}`),
-      );
+      socket.on('data', (chunk) => {
+        told = Buffer.concat([told, chunk]);
+        if (told.toString('latin1').endsWith('hello'))
+          socket.write(`${socket.remoteAddress} ${socket.remotePort} ${told.toString('hex')}`);
+      });
     });
     server.listen({ host, port, ipv6Only: true });
     await once(server, 'close');
