@@ -20,7 +20,7 @@ import {
   ruleKeys,
 } from './options.ts';
 import type { Origin, Place } from './place.ts';
-import { refuseAdminPort } from './port-conflicts.ts';
+import { refuseAdminPath, refuseAdminPort } from './port-conflicts.ts';
 import type { PublishedPort } from './port-spec.ts';
 import { buildRules, type Rule, type RuleInput } from './rules.ts';
 import {
@@ -115,6 +115,7 @@ export function loadConfig(sources: Sources): Config {
   if (rules.length === 0 && docker === undefined && launchers === undefined) throw nothingToPublish(path);
   const values = processValues(layers);
   refuseAdminPort(rules, values.admin);
+  refuseAdminPath(values.admin, launchers?.socket, sources.cwd);
   refuseTransparent(rules, values.engine);
   const ruleDefaults = ruleDefaultsOf(layers);
   const pseudo = pseudoValues(layers, sources.env);
@@ -290,11 +291,12 @@ function idleThreads(threads: number, maxFlows: number): DualportError {
   );
 }
 
+/** A file that was named is where ports were to be. */
 function nothingToPublish(path: string | undefined): DualportError {
-  const where = path === undefined ? '' : `, not in ${path} either`;
+  const where = path === undefined ? '' : `${path}: `;
   return new DualportError(
-    'USAGE',
-    `there is no port to publish${where}; give one with --publish, as in dualport -p '[::]:8080:80' --to 172.17.0.2, ` +
+    path === undefined ? 'USAGE' : 'CONFIG_VALUE',
+    `${where}there is no port to publish; give one with --publish, as in dualport -p '[::]:8080:80' --to 172.17.0.2, ` +
       'in DUALPORT_PUBLISH, or under publish in a configuration file; or follow containers with --docker, or serve dockerd with --docker-proxy-socket',
   );
 }

@@ -1,7 +1,9 @@
 /**
- * Ports that two rules, or a rule and --admin, would fight over, found before anything is bound, with both named. It
- * judges by the configuration alone: that another program holds a port only shows when it is bound.
+ * Ports that two rules, or a rule and --admin, would fight over, and the socket file that --admin and the launchers
+ * would, found before anything is bound, with both named. It judges by the configuration alone: that another program
+ * holds a port only shows when it is bound.
  */
+import { resolve } from 'node:path';
 import { DualportError } from '../errors.ts';
 import type { AdminAddress } from './admin-address.ts';
 import { ListenerIndex } from './listener-index.ts';
@@ -95,6 +97,25 @@ export function refuseAdminPort(
     const name = index.overlapping('tcp', port, host);
     if (name !== undefined) throw adminPortTaken(name, port);
   }
+}
+
+/**
+ * Sees to it that the admin address and dockerd's launchers do not want the same socket file.
+ *
+ * @param cwd what a relative path starts from
+ * @throws DualportError PORT_CONFLICT
+ */
+export function refuseAdminPath(
+  admin: AdminAddress | undefined,
+  launchers: string | undefined,
+  cwd = '.',
+): void {
+  if (admin?.kind !== 'path' || launchers === undefined) return;
+  if (resolve(cwd, admin.path) !== resolve(launchers)) return;
+  throw new DualportError(
+    'PORT_CONFLICT',
+    `--admin and --docker-proxy-socket would both listen on ${launchers}; give one of them another path`,
+  );
 }
 
 /** The one host port of a publication; undefined when it is still to be chosen. */

@@ -53,7 +53,10 @@ export function parseYaml(name: string, text: string): YamlDocument {
     lineCounter: lines,
   });
   const problem = [...document.errors, ...document.warnings][0];
-  if (problem !== undefined) throw invalid(position(name, lines, problem.pos[0]), problem.message);
+  if (problem !== undefined) {
+    const why = problem.code === 'MULTIPLE_DOCS' ? secondDocument : problem.message;
+    throw invalid(position(name, lines, problem.pos[0]), why);
+  }
   const value = resolved(name, lines, document);
   if (value === null || value === '') throw unusable(name, nothingInIt);
   const placeAt = (path: Path, node: Node | null | undefined): Place => ({
@@ -68,6 +71,10 @@ export function parseYaml(name: string, text: string): YamlDocument {
 }
 
 const nothingInIt = `is empty; give it at least one port:\npublish:\n  - ports: "8080:80"`;
+
+/** The parser's own words for it tell a programmer which function to call. */
+const secondDocument =
+  'a second document begins here, and one is allowed; put everything under one publish, without the line ---';
 
 /** A bound from above that needs no parser: brackets, and what can open a block at the start of a line. */
 function refuseDepth(name: string, text: string): void {

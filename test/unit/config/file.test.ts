@@ -246,7 +246,10 @@ const wrongSyntax: Record<string, readonly [string, string]> = {
   'a key that is there twice': [lines('engine: auto', 'engine: auto'), 'd.yaml:2:1: '],
   'an open bracket': [lines('publish:', '  - ports: [80'), 'd.yaml:3:1: '],
   'a tab as indentation': [lines('publish:', '\t- ports: 80'), 'd.yaml:2:1: '],
-  'a second document': [lines('engine: auto', '---', 'engine: auto'), 'd.yaml:2:1: '],
+  'a second document': [
+    lines('engine: auto', '---', 'engine: auto'),
+    'd.yaml:2:1: this is not the YAML dualport reads: a second document begins here, and one is allowed; put everything',
+  ],
   'a key that is no text': [lines('? [a]', ': b'), 'd.yaml:1:3: '],
   'a tag of a program': ['engine: !js x', 'd.yaml:1:9: '],
   'an alias of nothing': [lines('defaults: &d', '  to: *d2', 'engine: *d'), 'd.yaml:2:7: '],

@@ -277,6 +277,21 @@ test('rules from elsewhere start from flags, variables and defaults of the file,
   assert.deepEqual([source, idleTimeout, family, allow.length], ['proxy-v2', 7000, 'same', 1]);
 });
 
+test('one socket file for --admin and for launchers is refused, however it is spelled', () => {
+  const paths = (admin: string, dockerProxySocket: string) => ({ admin, dockerProxySocket });
+  for (const flags of [paths('/run/d.sock', '/run/d.sock'), paths('/run/x/../d.sock', '/run//d.sock')])
+    refuses(
+      'PORT_CONFLICT',
+      78,
+      () => load(flags),
+      /^--admin and --docker-proxy-socket would both listen on \/run\/\/?d\.sock; give one of them another path$/,
+    );
+  const inRun = { flags: paths('./d.sock', '/run/d.sock'), env: {}, cwd: '/run' };
+  refuses('PORT_CONFLICT', 78, () => loadConfig(inRun), /would both listen on \/run\/d\.sock/);
+  assert.equal(loadConfig({ ...inRun, cwd: '/tmp' }).launchers?.socket, '/run/d.sock');
+  assert.equal(load(paths(':9090', '/run/d.sock')).launchers?.socket, '/run/d.sock');
+});
+
 test('no port at all is answered with an example', () => {
   refuses(
     'USAGE',
@@ -284,7 +299,8 @@ test('no port at all is answered with an example', () => {
     () => load({}),
     /^there is no port to publish; give one with --publish, as in dualport -p/,
   );
-  refuses('USAGE', 2, () => load({}, {}, 'publish: []'), /no port to publish, not in d\.yaml either; /);
+  for (const text of ['publish: []', 'logLevel: info'])
+    refuses('CONFIG_VALUE', 78, () => load({}, {}, text), /^d\.yaml: there is no port to publish; give one /);
 });
 
 test('an error from a flag or a variable names it and is an error of usage', () => {
