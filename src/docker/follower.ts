@@ -333,10 +333,12 @@ export class Follower {
     if (reason === this.#trouble) return;
     if (level === 'warn') this.#trouble = reason;
     const rules = this.#published.size;
-    this.#log[level](
-      { reason, rules },
-      'Docker Engine lost: what is published stays so, and it is tried again',
-    );
+    if (this.#lists === 0) this.#log.warn({ reason }, 'Docker Engine not reached: it is tried again');
+    else
+      this.#log[level](
+        { reason, rules },
+        'Docker Engine lost: what is published stays so, and it is tried again',
+      );
   }
 }
 

@@ -234,10 +234,11 @@ test('while the engine is away everything stays, and is right again when it is b
 test('an engine that is not there at the start is waited for', async (t) => {
   const world = await open(t);
   world.follower.start();
-  await until(
-    () => world.said('Docker Engine lost: what is published stays so, and it is tried again').length === 1,
-    'a word',
-  );
+  await until(() => world.said('Docker Engine not reached: it is tried again').length === 1, 'a word');
+  const [told] = world.said('Docker Engine not reached: it is tried again');
+  assert.equal(told?.['level'], 40);
+  assert.match(String(told?.['reason']), /^the Docker Engine at unix:\/\/.*docker\.sock is not there: /);
+  assert.deepEqual(world.said('Docker Engine lost: what is published stays so, and it is tried again'), []);
   run(world, 'web', { labels: web }, false);
   await world.engine.open();
   await world.publishes([onWeb]);
