@@ -30,11 +30,7 @@ export async function install(flags: InstallFlags): Promise<number> {
     ...(planned.replaced === undefined ? [] : [`It stood at ${planned.replaced} before.`]),
     `${whatVersionDoes(planned.version)}.`,
     ...warnings(realpathSync(launcher)),
-    '',
-    'What is left to do:',
-    `1. Run dualport with --docker-proxy-socket (${defaultLauncherSocket}), started before dockerd.`,
-    `2. Restart dockerd: ${restart}. A reload does not do. Containers end and start as with any restart of`,
-    '   dockerd; from then on their ports are served by dualport, and by docker-proxy as before while it does not run.',
+    ...(planned.before === planned.after ? leftBefore : leftToDo),
   ]);
   return exitStatus.done;
 }
@@ -59,6 +55,16 @@ export async function uninstall(flags: InstallFlags): Promise<number> {
 }
 
 const restart = 'systemctl restart docker';
+
+const leftToDo = [
+  '',
+  'What is left to do:',
+  `1. Run dualport with --docker-proxy-socket (${defaultLauncherSocket}), started before dockerd.`,
+  `2. Restart dockerd: ${restart}. A reload does not do. Containers end and start as with any restart of`,
+  '   dockerd; from then on their ports are served by dualport, and by docker-proxy as before while it does not run.',
+];
+
+const leftBefore = ['dockerd has to be restarted only if it has not been since the key was put in.'];
 
 function carriedOut(planned: PlannedChange, { dryRun = false }: InstallFlags): readonly string[] {
   const { path, before, after } = planned;

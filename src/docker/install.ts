@@ -54,7 +54,7 @@ export function planInstall(daemonJson: string | undefined, launcher: string): P
   }
   const after = withProxyPath(path, before, program);
   const present = config[proxyPathKey];
-  const replaced = typeof present === 'string' && present !== program ? present : undefined;
+  const replaced = typeof present === 'string' && !['', program].includes(present) ? present : undefined;
   if (after !== before) refuseUnwritable(path);
   return { path, before, after, replaced, version: dockerdVersion(dockerd), dockerd };
 }

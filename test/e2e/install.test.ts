@@ -72,6 +72,8 @@ test('the key comes in and goes again; each time the old file is kept', options,
   assert.match(stdout, /dockerd.* (takes the path as it is|checks? the path when)/);
   const again = await folder.install();
   assert.match(again.stdout, /is as it should be; nothing was changed\./);
+  assert.match(again.stdout, /dockerd has to be restarted only if it has not been since the key was put in/);
+  assert.doesNotMatch(again.stdout, /What is left to do|systemctl restart/);
   assert.equal(folder.others.length, 1);
   await new Promise((resolve) => setTimeout(resolve, 1000));
   const back = await folder.uninstall();
@@ -169,6 +171,13 @@ test("a path that is not dualport's is replaced with notice, and never taken out
   assert.match(stderr, /found userland-proxy-path "\/opt\/other\/docker-proxy", which is not dualport's/);
   assert.equal(folder.text, text);
   assert.match((await folder.install()).stdout, /It stood at \/opt\/other\/docker-proxy before\./);
+});
+
+test('a path that is empty is replaced like one that is not there', options, async (t) => {
+  const folder = new Folder(new Stage(t), '{"userland-proxy-path": ""}');
+  const { stdout } = await folder.install();
+  assert.deepEqual(JSON.parse(folder.text ?? ''), { 'userland-proxy-path': launcherPath });
+  assert.doesNotMatch(stdout, /It stood at/);
 });
 
 test('a folder that may not be written to is refused', {
