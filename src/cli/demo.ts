@@ -12,6 +12,7 @@ import { DualportError, exitStatus } from '../errors.ts';
 import { makeLog } from '../log.ts';
 import { formatEndpoint } from '../net/address.ts';
 import { decode } from '../proxy-protocol/codec.ts';
+import { isInUse } from '../service/bind.ts';
 import { listenToSignals, serveUntil } from './serve.ts';
 
 export async function demo(port: string): Promise<number> {
@@ -38,10 +39,19 @@ export async function demo(port: string): Promise<number> {
     const config = load();
     const log = makeLog({ level: 'info', format: 'auto' });
     await serveUntil(signals, config, load, log, () => explain(port, programPort));
+  } catch (error) {
+    throw isInUse(error) ? onAnother(port, error) : error;
   } finally {
     program.close();
   }
   return exitStatus.done;
+}
+
+/** Where there is no flag to publish another port with. */
+function onAnother(port: string, error: DualportError): DualportError {
+  const other = Number(port) < 65535 ? Number(port) + 1 : 8080;
+  const message = `${error.message}, as in npm start -- ${other} (dualport demo ${other})`;
+  return new DualportError(error.code, message, { cause: error });
 }
 
 function explain(port: string, programPort: number): void {

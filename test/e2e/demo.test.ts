@@ -45,4 +45,5 @@ test('a demonstration on a busy port says so', async () => {
   const { code, stderr } = await runToEnd(['demo', String(port)]);
   assert.equal(code, 69);
   assert.match(stderr, new RegExp(`\\[::\\]:${port}: another program holds this port`));
+  assert.match(stderr, /another port, as in npm start -- \d+ \(dualport demo \d+\)\n$/);
 });
