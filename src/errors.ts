@@ -94,11 +94,13 @@ export function listenError(
   if (error instanceof DualportError) return error;
   const errno = errnoOf(error);
   const where = `${protocol} ${address}`;
-  const advice = listenAdvice[errno ?? ''];
+  const [, zone] = /%([^\]]+)\]/.exec(address) ?? [];
+  const advice =
+    zone === undefined ? listenAdvice[errno ?? ''] : (zoneAdvice[errno ?? ''] ?? listenAdvice[errno ?? '']);
   if (advice === undefined) {
     return new DualportError('LISTEN', `cannot listen on ${where}: ${messageOf(error)}`, { cause: error });
   }
-  return new DualportError(advice.code, `cannot listen on ${where}: ${advice.text(lowPort)}`, {
+  return new DualportError(advice.code, `cannot listen on ${where}: ${advice.text(lowPort, zone)}`, {
     cause: error,
   });
 }
@@ -106,7 +108,17 @@ export function listenError(
 const noIpv6 =
   'this host has no IPv6; switch it on (sysctl net.ipv6.conf.all.disable_ipv6=0) or publish on an IPv4 address';
 
-const listenAdvice: Record<string, { code: ErrorCode; text: (lowPort: number) => string } | undefined> = {
+type Advice = { code: ErrorCode; text: (lowPort: number, zone?: string) => string } | undefined;
+
+/** An interface that is not there has no number, which is 0 to the kernel, and so has one without such addresses. */
+const noInterface: Advice = {
+  code: 'ADDRESS_NOT_AVAILABLE',
+  text: (_, zone) =>
+    `this host has no interface "${zone}" with a link-local address (see: ip -6 address); name one that has this one`,
+};
+const zoneAdvice: Record<string, Advice> = { EINVAL: noInterface, ENODEV: noInterface };
+
+const listenAdvice: Record<string, Advice> = {
   EADDRINUSE: {
     code: 'ADDRESS_IN_USE',
     text: () => 'another program holds this port (see: ss -lntup); stop it or publish another port',

@@ -167,6 +167,15 @@ test('an address the host does not have is named with advice', async () => {
   assert.match(stderr, /tcp 203\.0\.113\.77:8080.*ip address.*nonlocal_bind/);
 });
 
+test('an interface the host does not have is named, by either engine', async () => {
+  for (const engine of ['auto', 'portable']) {
+    const args = ['-p', '[fe80::1%nosuch]:8080:80', '-t', '127.0.0.1', '--engine', engine];
+    const { code, stderr } = await runToEnd(args);
+    assert.equal(code, 75);
+    assert.match(stderr, /tcp \[fe80::1%nosuch\]:8080: this host has no interface "nosuch"/);
+  }
+});
+
 test('a low port without the privilege is named with the capability and the sysctl', {
   skip: skipUnless('root'),
 }, async () => {

@@ -220,6 +220,17 @@ for (const [errno, [code, names]] of Object.entries(advice)) {
   });
 }
 
+test('an interface that is not there is named, and none is asked for where one was given', () => {
+  for (const errno of ['EINVAL', 'ENODEV']) {
+    const error = listenError(systemError(errno), 'tcp', '[fe80::1%nosuch]:80', 443);
+    assert.equal(error.code, 'ADDRESS_NOT_AVAILABLE');
+    assert.match(error.message, /no interface "nosuch" with a link-local address \(see: ip -6 address\)/);
+    assert.doesNotMatch(error.message, /needs its interface/);
+  }
+  const inUse = listenError(systemError('EADDRINUSE'), 'tcp', '[fe80::1%eth0]:80', 443);
+  assert.equal(inUse.code, 'ADDRESS_IN_USE');
+});
+
 test('what is no system error is LISTEN with its own words', () => {
   assert.equal(listenError('odd', 'tcp', '[::]:80', 1024).message, 'cannot listen on tcp [::]:80: odd');
   assert.equal(listenError(new Error('odd'), 'tcp', '[::]:80', 1024).code, 'LISTEN');
