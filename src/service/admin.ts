@@ -8,12 +8,11 @@
  * On a loopback address only requests for a loopback host are answered, so that a web page whose name was
  * made to point here cannot read along. A socket file left by a killed process is replaced, a live one never.
  */
-import { chmodSync, existsSync, unlinkSync } from 'node:fs';
+import { chmodSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { ListenOptions } from 'node:net';
-import { dirname } from 'node:path';
 import type { AdminAddress } from '../config/admin-address.ts';
-import { DualportError, errnoOf, listenError, messageOf } from '../errors.ts';
+import { DualportError, errnoOf, listenError } from '../errors.ts';
 import {
   type Endpoint,
   formatEndpoint,
@@ -23,6 +22,7 @@ import {
   tryParseAddress,
 } from '../net/address.ts';
 import type { HostFacts } from './host.ts';
+import { socketTrouble } from './socket-trouble.ts';
 import { isStaleSocket } from './stale-socket.ts';
 
 export interface AdminPages {
@@ -101,13 +101,6 @@ async function serveSocket(path: string, pages: AdminPages): Promise<Server> {
     throw new DualportError('LISTEN', `cannot serve --admin on ${path}: ${why}`, { cause: error });
   }
   return server;
-}
-
-function socketTrouble(path: string, error: unknown): string {
-  if (errnoOf(error) === 'EADDRINUSE') return 'another program listens there, or it is not a socket';
-  return existsSync(dirname(path))
-    ? messageOf(error)
-    : `the folder ${dirname(path)} does not exist; make it first`;
 }
 
 function makeServer(pages: AdminPages, guarded: boolean): Server {

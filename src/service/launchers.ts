@@ -24,6 +24,7 @@ import { type Address, type Endpoint, formatAddress } from '../net/address.ts';
 import type { RulePlan } from './plan.ts';
 import { nameOf, type Registration, readRegistration, ruleOf } from './registration.ts';
 import type { Service } from './service.ts';
+import { socketTrouble } from './socket-trouble.ts';
 import { isStaleSocket } from './stale-socket.ts';
 
 /** What is to be known of the container behind a port. */
@@ -293,13 +294,7 @@ function inodeOf(path: string): number | undefined {
   return statSync(path, { throwIfNoEntry: false })?.ino;
 }
 
-const troubles: Partial<Record<string, string>> = {
-  EADDRINUSE: 'another dualport serves there, or it is not a socket; stop that one, or give another path',
-  ENOENT: 'its folder does not exist; make it first (RuntimeDirectory= in a systemd unit)',
-  EACCES: 'its folder may not be written to by this user; give a path in one that may',
-};
-
 function cannotServe(path: string, error: unknown): DualportError {
-  const why = troubles[errnoOf(error) ?? ''] ?? messageOf(error);
+  const why = socketTrouble(path, error);
   return new DualportError('LISTEN', `cannot serve launchers on ${path}: ${why}`, { cause: error });
 }

@@ -1,14 +1,15 @@
 /** The admin address: what it shows, to whom, and how it starts and ends. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
 import { until } from '../engine/harness.ts';
-import { freePort, freeRange, Running, runToEnd } from '../support/process.ts';
+import { freePort, freeRange, main, Running, runToEnd } from '../support/process.ts';
+import { skipUnless } from '../support/requirements.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'dualport-admin-'));
 const running: Running[] = [];
@@ -143,5 +144,51 @@ test('the socket is for owner and group; a stale one is replaced, a live one and
   assert.equal((await ask({ socketPath, path: '/livez' })).code, 200);
   const file = join(directory, 'a-file');
   writeFileSync(file, 'precious');
-  assert.equal((await runToEnd(['-p', `${port + 2}:80`, '-t', '198.18.0.1', '--admin', file])).code, 1);
+  const onFile = await runToEnd(['-p', `${port + 2}:80`, '-t', '198.18.0.1', '--admin', file]);
+  assert.equal(onFile.code, 1);
+  assert.match(onFile.stderr, /a-file: an ordinary file is there, which is not replaced; remove it/);
+  assert.equal(readFileSync(file, 'utf8'), 'precious');
+});
+
+test('a path no socket can be made at is told of by what is there', async () => {
+  const port = await freePort();
+  const dangling = join(directory, 'a-link');
+  symlinkSync('/nonexistent/there', dangling);
+  for (const [path, says] of [
+    ['./', /on \.\/: it is a folder; give the path of a socket in it$/m],
+    [dangling, /something that is no socket is there/],
+    ['/etc/passwd/a.sock', /\/etc\/passwd is no folder/],
+    ['/nonexistent/a.sock', /the folder \/nonexistent does not exist; make it first/],
+  ] as const) {
+    const { code, stderr } = await runToEnd(['-p', `${port}:80`, '-t', '198.18.0.1', '--admin', path]);
+    assert.equal(code, 1);
+    assert.match(stderr, says);
+  }
+});
+
+test('a folder this user may not write to is named, with what to do', {
+  skip: skipUnless('root'),
+}, async () => {
+  const port = await freePort();
+  const nobody = [
+    'setpriv',
+    '--reuid',
+    '65534',
+    '--regid',
+    '65534',
+    '--clear-groups',
+    '--bounding-set',
+    '-all',
+  ];
+  for (const path of ['/root/a.sock', '/etc/a.sock']) {
+    const args = ['-p', `${port}:80`, '-t', '198.18.0.1', '--admin', path];
+    const started = new Running(args, { command: [...nobody, process.execPath, main] });
+    running.push(started);
+    const { code, stderr } = await started.exit;
+    assert.equal(code, 1);
+    assert.match(
+      stderr,
+      /this user may not make a socket in the folder \/\w+; give a path in one that it may write to/,
+    );
+  }
 });
