@@ -8,7 +8,7 @@ import type { Log } from '../log.ts';
 import type { ReloadHistory } from './metrics.ts';
 import type { Service } from './service.ts';
 
-/** What is made once when the process starts. */
+/** What is made once when the process starts, and is as it was then until the process ends. */
 const atStartOnly = [
   'engine',
   'threads',
@@ -73,9 +73,10 @@ export class Reloader {
 
   async #reload(): Promise<void> {
     try {
-      const config = this.#load();
+      const written = this.#load();
+      const config = this.#asStarted(written);
       await this.#service.apply(config);
-      this.#sayWhatNeedsRestart(config);
+      this.#sayWhatNeedsRestart(written);
       this.#config = config;
       this.#history = { ...this.#history, succeeded: this.#history.succeeded + 1, lastSuccessMs: Date.now() };
       this.#log.info({ rules: config.rules.length }, 'configuration reloaded');
@@ -90,6 +91,13 @@ export class Reloader {
     }
   }
 
+  /** With what runs in the place of what will at the next start: bounds are judged by the admin that listens. */
+  #asStarted(config: Config): Config {
+    const running = Object.fromEntries(atStartOnly.map((key) => [key, this.#config[key]]));
+    return Object.freeze({ ...config, ...(running as Pick<Config, (typeof atStartOnly)[number]>) });
+  }
+
+  /** At each reload, for as long as they are other than what runs. */
   #sayWhatNeedsRestart(config: Config): void {
     const changed = atStartOnly.filter(
       (key) => JSON.stringify(config[key]) !== JSON.stringify(this.#config[key]),
