@@ -40,10 +40,19 @@ export async function run(argv: readonly string[]): Promise<number> {
   try {
     await program.parseAsync(argv, { from: 'user' });
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? exitStatus.done : exitStatus.usage;
-    throw error;
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return exitStatus.done;
+    // Help that was printed for want of a command has said everything.
+    if (error.code === 'commander.help') return exitStatus.usage;
+    throw misused(error);
   }
   return (await result) ?? exitStatus.done;
+}
+
+/** commander's words, in the form of all others: one line, and nothing of the terminal's in it. */
+function misused({ message }: CommanderError): DualportError {
+  const line = message.replace(/^error: /, '').replaceAll(/[\p{Cc}\s]+/gu, ' ');
+  return new DualportError('USAGE', `${line}; dualport --help has every option, with examples`);
 }
 
 const commands = {
@@ -156,7 +165,7 @@ function addCommand(program: Command, name: keyof typeof commands, isDefault = f
 function withHelp(command: Command): Command {
   return command
     .configureHelp(helpStyle)
-    .showHelpAfterError('(dualport --help has every option, with examples)')
+    .configureOutput({ outputError: () => {} })
     .exitOverride();
 }
 

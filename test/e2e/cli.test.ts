@@ -38,6 +38,19 @@ const bad: readonly Bad[] = [
     code: 2,
     says: /"chekc" is not a command.*did you mean check/,
   },
+  {
+    what: 'a flag that would ring a bell',
+    args: ['--pub\u0007\nish', '80'],
+    code: 2,
+    says: /unknown option '--pub ish' \(Did you mean --publish\?\); dualport --help has/,
+  },
+  {
+    what: 'an unknown part of a command',
+    args: ['transparent', 'pritn'],
+    code: 2,
+    says: /unknown command 'pritn' \(Did you mean print\?\); dualport --help/,
+  },
+  { what: 'an argument too many', args: ['check', 'x'], code: 2, says: /too many arguments/ },
   { what: 'a flag without its value', args: ['-p'], code: 2, says: /argument missing/ },
   { what: 'a port that is none', args: ['-p', '65536:80'], code: 2, says: /--publish.*65536.*0 to 65535/ },
   {
@@ -158,6 +171,7 @@ for (const { what, args, env, code, says } of bad) {
     assert.match(exit.stderr, says);
     assert.equal(exit.code, code);
     assert.equal(exit.stdout, '');
+    assert.match(exit.stderr, /^dualport: [^\n]+\n$/, 'one line, whoever refuses');
     assert.doesNotMatch(exit.stderr, /^\s+at /m);
     // biome-ignore lint/suspicious/noControlCharactersInRegex: a user's input must not reach the terminal raw
     assert.doesNotMatch(exit.stderr, /[\x00-\x09\x0b-\x1f\x7f]/);
