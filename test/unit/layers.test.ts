@@ -150,6 +150,15 @@ test('every import of the sources is one the law has seen', () => {
   }
 });
 
+test('ARCHITECTURE.md has a word for every file of the core in C, and for none that is not there', () => {
+  const root = new URL('../../../', import.meta.url);
+  const text = readFileSync(new URL('ARCHITECTURE.md', root), 'utf8');
+  const [, section = ''] = /^## The core in C\n([\s\S]*?)^## /m.exec(text) ?? [];
+  const named = [...section.matchAll(/`([\w-]+\.c)`/g)].map(([, name = '']) => name);
+  const there = readdirSync(new URL('native', root)).filter((name) => name.endsWith('.c'));
+  assert.deepEqual([...new Set(named)].sort(), there.sort());
+});
+
 test('every package the program depends on has its owner', () => {
   const { dependencies } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8'));
   for (const name of Object.keys(dependencies)) assert.ok(Object.hasOwn(owners, name), name);
