@@ -12,6 +12,9 @@
  * and only while the reader has no room), and it settles what EAGAIN of splice means (platform/splice-eagain.c): the
  * pipe is empty, so it was the socket. A short read by copying says that a socket is drained; a short splice does not.
  *
+ * Urgent data (EPOLLPRI) is an exception to both: recv stops in front of it once and drops it the next time, splice stays
+ * in front of it (platform/urgent-data.c). So while there is any a direction is copied, until a read gets nothing.
+ *
  * One turn moves a bounded amount; a flow that could go on then waits in the queue of tcp.c.
  */
 #include "tcp.h"
@@ -92,7 +95,7 @@ static void source_ended(const struct passage *p) {
 /* Of a read that got nothing. 0 is the end, behind all that came before it (platform/splice-after-half-close.c). */
 static enum step read_nothing(const struct passage *p, ssize_t result) {
   if (result == 0) source_ended(p);
-  else if (errno == EAGAIN) *p->source_ready &= ~(uint32_t)(EPOLLIN | EPOLLRDHUP);
+  else if (errno == EAGAIN) *p->source_ready &= ~(uint32_t)(EPOLLIN | EPOLLPRI | EPOLLRDHUP);
   else if (errno != EINTR) return SOURCE_FAILED;
   return MOVED;
 }
@@ -145,7 +148,7 @@ static enum step copy(const struct passage *p, size_t *moved) {
   count_bytes(p, (size_t)got);
   if (got < COPY_BYTES) {
     if (d->full_reads > 0) d->full_reads = 0;
-    *p->source_ready &= ~(uint32_t)EPOLLIN;
+    if (!(*p->source_ready & EPOLLPRI)) *p->source_ready &= ~(uint32_t)EPOLLIN;
   } else if (d->full_reads < FULL_READS) d->full_reads++;
   ssize_t sent = send(p->target, buffer, (size_t)got, MSG_NOSIGNAL);
   if (sent == got) return MOVED;
@@ -166,6 +169,8 @@ static enum step fill_pipe(const struct passage *p, size_t *moved) {
       p->core->fallbacks |= FALLBACK_SPLICE;
       return MOVED;
     }
+    /* The end, or urgent data with the end somewhere behind it: recv knows. */
+    if (got == 0) return copy(p, moved);
     errno = error;
     return read_nothing(p, got);
   }
@@ -179,7 +184,8 @@ static enum step fill_pipe(const struct passage *p, size_t *moved) {
 
 static enum step move(const struct passage *p, size_t *moved) {
   struct direction *d = p->direction;
-  if (d->full_reads < FULL_READS || p->core->fallbacks & FALLBACK_SPLICE) return copy(p, moved);
+  bool by_copying = d->full_reads < FULL_READS || *p->source_ready & EPOLLPRI || p->core->fallbacks & FALLBACK_SPLICE;
+  if (by_copying) return copy(p, moved);
   if (pipe_take(p->core, &d->pipe)) return fill_pipe(p, moved);
   if (p->core->fallbacks & FALLBACK_PIPES) d->full_reads = NO_PIPE;
   return copy(p, moved);

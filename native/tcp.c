@@ -305,7 +305,9 @@ int core_read(struct core *core, int number, void *to, size_t length) {
   struct side *side = &core->tcp->sides[number];
   ssize_t got = recv(slot->fd, to, length, 0);
   int error = got < 0 ? errno : 0;
-  if (error == EAGAIN || (got > 0 && (size_t)got < length)) side->ready &= ~(uint32_t)EPOLLIN;
+  if (error == EAGAIN) side->ready &= ~(uint32_t)(EPOLLIN | EPOLLPRI);
+  /* In front of urgent data a read is short, whatever is behind it. */
+  if (got > 0 && (size_t)got < length && !(side->ready & EPOLLPRI)) side->ready &= ~(uint32_t)EPOLLIN;
   return got < 0 ? keep_error(side, error) : (int)got;
 }
 

@@ -12,7 +12,7 @@ enum {
   MAX_IDLE_PIPES = 16,
 };
 
-enum { SOCKET_EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET };
+enum { SOCKET_EVENTS = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET };
 
 /*
  * What epoll has said of a socket. Edge-triggered, so it is kept until a call has shown that it is over: a bit of

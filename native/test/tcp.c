@@ -476,6 +476,128 @@ static void small_messages_are_copied_again(void) {
   rig_close(rig);
 }
 
+/* Sent while the core does not look: plain bytes, an urgent one, and more plain ones. */
+static size_t send_around_urgent(int fd, size_t before) {
+  static uint8_t zeros[MIB];
+  CHECK(send(fd, zeros, before, MSG_NOSIGNAL) == (ssize_t)before);
+  CHECK(send(fd, "!", 1, MSG_OOB | MSG_NOSIGNAL) == 1);
+  CHECK(send(fd, "behind", 6, MSG_NOSIGNAL) == 6);
+  usleep(20 * 1000);
+  return before + 6;
+}
+
+static size_t drain(struct rig *rig, int fd, size_t most) {
+  static uint8_t sink[MIB];
+  size_t got = 0;
+  for (int i = 0; i < 500 && got < most; i++) {
+    rig_poll(rig, 1);
+    for (ssize_t n; (n = recv(fd, sink, sizeof sink, 0)) > 0;) got += (size_t)n;
+  }
+  return got;
+}
+
+static void bytes_behind_urgent_data_do_not_wait_for_more(void) {
+  const size_t before[] = {0, 6, 200 * KIB, MIB};
+  for (int bulk = 0; bulk <= 1; bulk++) {
+    for (size_t i = 0; i < sizeof before / sizeof *before; i++) {
+      struct rig *rig = rig_for_bulk();
+      int client, server;
+      int slot = rig_flow(rig, &client, &server);
+      size_t wanted = 0;
+      if (bulk) {
+        static uint8_t zeros[MIB];
+        splices = 0;
+        for (int j = 0; j < 8; j++) {
+          CHECK(send(client, zeros, MIB, MSG_NOSIGNAL) == MIB);
+          CHECK(drain(rig, server, MIB) == MIB);
+        }
+        CHECK(splices > 0);
+      }
+      for (int j = 0; j < 3; j++) {
+        wanted = send_around_urgent(client, before[i]);
+        CHECK(drain(rig, server, wanted) == wanted);
+      }
+      wanted = send_around_urgent(client, before[i]);
+      shutdown(client, SHUT_WR);
+      CHECK(drain(rig, server, wanted) == wanted); /* the end is behind it */
+      close(server);
+      must_end(rig, slot, END_DONE);
+      close(client);
+      rig_close(rig);
+    }
+  }
+}
+
+static void bulk_behind_urgent_data_is_spliced_again(void) {
+  struct rig *rig = rig_for_bulk();
+  int client, server;
+  rig_flow(rig, &client, &server);
+  static uint8_t zeros[MIB];
+  CHECK(drain(rig, server, send_around_urgent(client, 6)) == 12);
+  splices = 0;
+  for (int i = 0; i < 8; i++) {
+    CHECK(send(client, zeros, MIB, MSG_NOSIGNAL) == MIB);
+    CHECK(drain(rig, server, MIB) == MIB);
+  }
+  CHECK(splices > 0);
+  close(client);
+  close(server);
+  rig_close(rig);
+}
+
+static void urgent_data_before_the_relay_holds_nothing_back(void) {
+  struct rig *rig = rig_open();
+  rig->hold = true;
+  int client = rig_client(rig);
+  while (rig->accepted_count == 0) rig_poll(rig, 1);
+  int slot = rig->accepted[0];
+  send_around_urgent(client, 6);
+  settle(rig);
+  char early[64];
+  CHECK(core_read(rig->core, slot, early, sizeof early) == 6);
+  struct endpoint to = loopback(rig->server_port);
+  int upstream = core_connect(rig->core, &to, NULL);
+  int server = rig_server(rig);
+  while (rig->connected == 0) rig_poll(rig, 1);
+  rig->known[slot].relayed = true;
+  CHECK(core_relay(rig->core, slot, upstream, early, 6, 6, 0, &rig->counters) == 0);
+  CHECK(drain(rig, server, 12) == 12);
+  close(server);
+  close(client);
+  rig_close(rig);
+}
+
+/* An urgent byte that comes when the core has looked already, and then the end. */
+static int late_client;
+
+static void come_late(void) {
+  after_epoll_wait = NULL;
+  send_around_urgent(late_client, 100);
+  shutdown(late_client, SHUT_WR);
+  usleep(20 * 1000);
+}
+
+static void an_urgent_byte_between_the_look_and_the_read_cuts_nothing(void) {
+  struct rig *rig = rig_for_bulk();
+  int client, server;
+  int slot = rig_flow(rig, &client, &server);
+  static uint8_t zeros[MIB];
+  splices = 0;
+  for (int i = 0; i < 8; i++) {
+    CHECK(send(client, zeros, MIB, MSG_NOSIGNAL) == MIB);
+    if (i == 7) {
+      late_client = client;
+      after_epoll_wait = come_late;
+    }
+    CHECK(drain(rig, server, i == 7 ? MIB + 106 : MIB) == (size_t)(i == 7 ? MIB + 106 : MIB));
+  }
+  CHECK(splices > 0);
+  close(server);
+  must_end(rig, slot, END_DONE);
+  close(client);
+  rig_close(rig);
+}
+
 static void one_turn_is_bounded(void) {
   struct rig *rig = rig_for_bulk();
   int client, server;
@@ -1025,6 +1147,10 @@ static const struct {
     TEST(many_flows_of_random_size),
     TEST(a_stopped_reader_stops_its_writer),
     TEST(small_messages_are_copied_again),
+    TEST(bytes_behind_urgent_data_do_not_wait_for_more),
+    TEST(bulk_behind_urgent_data_is_spliced_again),
+    TEST(urgent_data_before_the_relay_holds_nothing_back),
+    TEST(an_urgent_byte_between_the_look_and_the_read_cuts_nothing),
     TEST(one_turn_is_bounded),
     TEST(each_side_may_end_first),
     TEST(a_reset_is_passed_on),
