@@ -123,7 +123,7 @@ describe('dualport transparent check finds to blame', { concurrency: 4, skip: op
       ipv4('firewall'),
     ],
     'an upstream that is gone': [
-      ({ container }) => ipEach(container, ['link set eth0 down']),
+      ({ container }) => ipEach(container, ['address flush dev eth0']),
       // Over UDP that looks like a program that answers nothing.
       ipv4('upstream', 'untold'),
     ],
