@@ -3,7 +3,7 @@
  * dualport subject, the last one that was measured, on the first metric of the first and the last workload of
  * each group, chosen by their place and not by their outcome; the page of the run shows all. Of a peer with several
  * configurations (`nginx`, `nginx-64k`) it shows the one that does best against dualport, so that nobody is beaten in a
- * bad set-up.
+ * bad set-up. Where dualport's own figure is 0, nothing was seen, which is no ratio: that row is left out.
  */
 import type { MetricRecord, Ratio, Results, SubjectRecord, WorkloadRecord } from '../results.ts';
 import { fewestRounds } from '../statistics.ts';
@@ -41,7 +41,9 @@ export function readmePart(results: Results, file: string): string {
   if (ours === undefined) throw new Error(`${file} has no samples of a dualport subject`);
   const columns = columnsOf(results);
   const world = worldShown(results);
-  const rows = world === undefined ? [] : headlinesOf(world).map((each) => rowOf(world, each, ours, columns));
+  const shown =
+    world === undefined ? [] : headlinesOf(world).filter((each) => !sawNothing(world, each, ours));
+  const rows = world === undefined ? [] : shown.map((each) => rowOf(world, each, ours, columns));
   const head = [`${ours.name} ÷`, ...columns.map(([first]) => first?.name ?? '')];
   const lines = [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`);
   return `\n${lines.join('\n')}\n\n${conditions(results, ours, columns, file)}\n`;
@@ -61,7 +63,6 @@ function columnsOf({ subjects }: Results): readonly (readonly SubjectRecord[])[]
     .map((subject) => [subject, ...others.filter(isVariant(subject))]);
 }
 
-/** Of the last topology, which is the one nearest to a real host: IPv4 throughout, and IPv6 to IPv4. */
 /** The last topology, from IPv4 to IPv4 if that was measured: a README is short, and the rest is a click away. */
 function worldShown(results: Results): World | undefined {
   const worlds = worldsOf(results).filter(({ cells }) => cells.length > 0);
@@ -74,6 +75,21 @@ function worldShown(results: Results): World | undefined {
 function headlinesOf({ workloads }: World): readonly WorkloadRecord[] {
   return workloads.filter(
     ({ group }, at) => workloads[at - 1]?.group !== group || workloads[at + 1]?.group !== group,
+  );
+}
+
+/** As of memory that an earlier load has left to a relay, which grows by nothing then. */
+function sawNothing(
+  { cells }: World,
+  { name, metrics: [metric] }: WorkloadRecord,
+  ours: SubjectRecord,
+): boolean {
+  return cells.some(
+    (cell) =>
+      cell.workload === name &&
+      cell.metric === metric?.name &&
+      cell.subject === ours.name &&
+      cell.median === 0,
   );
 }
 

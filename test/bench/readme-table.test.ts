@@ -73,6 +73,14 @@ test('what was not measured is a dash', () => {
   assert.equal(idle?.[6], '–');
 });
 
+test('a row in which nothing was seen of dualport is left out', () => {
+  const cells = results.cells.map((cell) =>
+    cell.workload === 'idle' && cell.subject.startsWith('dualport') ? { ...cell, median: 0 } : cell,
+  );
+  assert.match(readmePart(results, 'x.json'), /idle connections/);
+  assert.doesNotMatch(readmePart({ ...results, cells }, 'x.json'), /idle connections/);
+});
+
 test('the best dualport is the last that has samples', () => {
   const both = readmePart(sampleResults({ missing: [] }), 'x.json');
   assert.match(both, /^\n\| dualport-linux ÷ \|/);
