@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,7 @@ static int descriptors(void) {
 /* Ports and TIME_WAIT sockets are nobody else's then. Without root it goes on where it is. */
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
   (void)argc, (void)argv;
+  signal(SIGPIPE, SIG_IGN); /* as Node does: splice cannot be asked to leave it out */
   if (unshare(CLONE_NEWNET) != 0) return 0;
   struct ifreq loopback = {.ifr_name = "lo", .ifr_flags = IFF_UP};
   int fd = socket(AF_INET, SOCK_DGRAM, 0);
