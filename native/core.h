@@ -41,7 +41,8 @@ enum event_kind {
                           flow or -1, peer and local are set, data is the payload */
   EVENT_ANSWERED = 7,  /* slot is the flow: its first datagram from the upstream since core_udp_flow or REFUSED */
   EVENT_REFUSED = 8,   /* slot is the flow: the upstream's socket reported the errno in value */
-  EVENT_ACCEPT_FAILED = 9, /* slot is the listener, value the errno; it is paused, as by core_accepting */
+  EVENT_ACCEPT_FAILED = 9, /* slot is the listener, value the errno, or 0 where it listens no more: another process
+                              that has the socket, too, has ended it; it is paused, as by core_accepting */
   EVENT_HANDED = 10,      /* slot is a process that hands a socket over, value the hand-over listener; pid is its
                              process, data what it says of the socket */
   EVENT_HANDED_BACK = 11  /* slot is such a process: it has ended, or wants the port for itself */

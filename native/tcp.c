@@ -106,13 +106,16 @@ static bool is_wildcard(const struct endpoint *at) {
   return memcmp(at->address, zero, 16) == 0 || (endpoint_is_ipv4(at) && memcmp(at->address + 12, zero, 4) == 0);
 }
 
-/* Who made it is not known: accept4 on anything else than a listener would fail for ever, on a blocking one wait. */
-static int prepare_adopted(int fd, struct sockaddr_storage *address) {
+static bool is_listening(int fd) {
   int listens = 0;
   socklen_t length = sizeof listens;
-  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) != 0) return -errno;
-  if (!listens) return -EINVAL;
-  length = sizeof *address;
+  return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) == 0 && listens;
+}
+
+/* Who made it is not known: accept4 on anything else than a listener would fail for ever, on a blocking one wait. */
+static int prepare_adopted(int fd, struct sockaddr_storage *address) {
+  socklen_t length = sizeof *address;
+  if (!is_listening(fd)) return -EINVAL;
   if (getsockname(fd, (struct sockaddr *)address, &length) != 0) return -errno;
   return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0 ? 0 : -errno;
 }
@@ -222,7 +225,7 @@ static void accept_batch(struct core *core, int number) {
     if (error == -EAGAIN) return;
     /* It would be ready again at once, for nothing. */
     core_accepting(core, number, false);
-    event_push(core, EVENT_ACCEPT_FAILED, number, -error);
+    event_push(core, EVENT_ACCEPT_FAILED, number, is_listening(core->slots[number].fd) ? -error : 0);
     return;
   }
   if (listener->accepts < MAX_ACCEPTS) listener->accepts *= 2;

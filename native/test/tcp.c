@@ -992,6 +992,29 @@ static void a_client_that_cannot_be_taken_in_is_reset(void) {
   rig_close(rig);
 }
 
+/* As a launcher that ends does; what else fails with EINVAL says nothing of the listener. */
+static void a_listener_that_another_process_has_ended_is_known(void) {
+  struct rig *rig = rig_open();
+  rig->hold = true;
+  int fd = tcp_socket(SOCK_NONBLOCK), launcher = dup(fd);
+  CHECK(listen(fd, 8) == 0);
+  int listener = core_adopt(rig->core, fd, 0, NULL);
+  struct endpoint at;
+  CHECK(core_local(rig->core, listener, &at) == 0);
+  rig->listener = listener, rig->port = at.port;
+  int client = connect_to(at.port);
+  epoll_ctl_error = EINVAL;
+  settle(rig);
+  CHECK(rig->accept_error == EINVAL && end_of(client) == ECONNRESET);
+  close(client);
+  rig->accept_error = -1;
+  CHECK(core_accepting(rig->core, listener, 1) == 0 && shutdown(launcher, SHUT_RD) == 0);
+  settle(rig);
+  CHECK(rig->accept_error == 0 && rig->accepted_count == 0 && !readable(core_epoll(rig->core)));
+  close(launcher);
+  rig_close(rig);
+}
+
 static void an_adopted_wildcard_listener_names_the_address_dialled(void) {
   struct rig *rig = rig_open();
   rig->hold = true;
@@ -1168,6 +1191,7 @@ static const struct {
     TEST(a_listener_without_descriptors_pauses),
     TEST(a_full_table_pauses_the_listener),
     TEST(a_client_that_cannot_be_taken_in_is_reset),
+    TEST(a_listener_that_another_process_has_ended_is_known),
     TEST(an_adopted_wildcard_listener_names_the_address_dialled),
     TEST(an_adopted_listener_never_blocks_and_nothing_else_is_adopted),
     TEST(an_ipv6_listener_is_for_ipv6_only),

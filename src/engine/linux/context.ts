@@ -94,7 +94,7 @@ export class LinuxContext extends EngineContext {
     for (const listener of this.#accepting) this.core.accepting(listener, false);
   }
 
-  /** Accept has failed. A flow that ends meanwhile gives back what was wanted, and ends the rest. */
+  /** Accept has failed, or to begin it. A flow that ends meanwhile gives back what was wanted, and ends the rest. */
   restFromAccept(): void {
     this.pauseAccept();
     this.#rest ??= setTimeout(() => {
@@ -111,7 +111,9 @@ export class LinuxContext extends EngineContext {
     super.letIn();
     if (this.waiting.mustWait) return;
     this.#paused = false;
-    for (const listener of this.#accepting) this.core.accepting(listener, true);
+    for (const listener of this.#accepting) {
+      if (!this.core.accepting(listener, true)) return this.restFromAccept();
+    }
   }
 
   protected override sweep(): void {

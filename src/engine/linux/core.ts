@@ -224,8 +224,9 @@ export class Core {
     return this.#endpointAt(this.#endpoints);
   }
 
-  accepting(listener: number, on: boolean): void {
-    if (this.#open) this.#native.accepting(this.#handle, listener, on);
+  /** Returns whether it could be done: to be told of clients takes memory of the kernel. */
+  accepting(listener: number, on: boolean): boolean {
+    return this.#open && this.#native.accepting(this.#handle, listener, on) >= 0;
   }
 
   /* Sockets that other processes hand over */

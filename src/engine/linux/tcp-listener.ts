@@ -2,7 +2,6 @@
  * A listening TCP socket: each connection becomes a LinuxTcpFlow, or waits for a place. IPv6 sockets are V6ONLY
  * (native/platform/v6only-pair.c), so an IPv4 client always arrives on an IPv4 socket.
  */
-import { constants } from 'node:os';
 import type { Endpoint } from '../../net/address.ts';
 import { countAcceptFailure, type Listener, type Plan } from '../engine.ts';
 import type { WaitingClient } from '../waiting-room.ts';
@@ -13,6 +12,9 @@ import { LinuxTcpFlow } from './tcp-flow.ts';
 
 /** A listener of TCP counts nothing; its flows do. */
 const nothingCounted = -1;
+
+/** In place of the errno with which accept failed. */
+const listensNoMore = 0;
 
 export async function listenTcp(context: LinuxContext, at: Endpoint, plan: Plan): Promise<Listener> {
   const slot = context.core.listenTcp(at);
@@ -70,8 +72,8 @@ class TcpListener implements Listener, SlotOwner {
   }
 
   happened(core: Core): void {
-    if (core.kind === eventKind.acceptFailed && core.value === constants.errno.EINVAL) {
-      // Another process that has this socket, too, has ended it for everybody.
+    if (core.kind === eventKind.acceptFailed && core.value === listensNoMore) {
+      // For everybody, by another process that has this socket, too.
       this.#context.stopAccepting(this.#slot);
     } else if (core.kind !== eventKind.accepted) {
       countAcceptFailure(this.plan, errnoName(core.value));
