@@ -44,6 +44,7 @@ export interface Exchanged {
   readonly seconds: number;
 }
 
+const ethernetMtu = 1500;
 const loopbacks = ['127.0.0.1', '::1'] as const;
 
 /** Nothing that is started for a gate takes longer. */
@@ -67,10 +68,13 @@ export class Arena {
     mkdirSync(folder, { recursive: true });
   }
 
-  /** @param settings sysctls of the network */
-  async open(settings: Readonly<Record<string, string>> = {}): Promise<void> {
+  /**
+   * @param settings sysctls of the network
+   * @param mtu of its loopback, in bytes
+   */
+  async open(settings: Readonly<Record<string, string>> = {}, mtu = ethernetMtu): Promise<void> {
     const set = Object.entries(settings).map(([name, value]) => `sysctl -qw '${name}=${value}'`);
-    const script = ['ip link set lo up mtu 1500', ...set, 'echo ready', 'exec cat'].join(' && ');
+    const script = [`ip link set lo up mtu ${mtu}`, ...set, 'echo ready', 'exec cat'].join(' && ');
     // Cat waits for nobody: it holds the network until it is ended.
     const holder = this.#processes.start({}, ['unshare', '--net', 'sh', '-c', script], { stdin: 'pipe' });
     await spokenLine(holder, 1, 10_000);
