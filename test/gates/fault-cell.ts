@@ -54,6 +54,11 @@ const abortsInLibuv = ['epoll_ctl', 'epoll_pwait', 'epoll_wait', 'read', 'write'
  */
 const closesInNode = ['read', 'write', 'writev'];
 
+/**
+ * libuv keeps a descriptor for this: it accepts all who wait by it, and closes them. The limits of flows stay clear of it.
+ */
+const isAcceptedToClose = ({ call, error }: Cell) => call === 'accept4' && error === 'EMFILE';
+
 /** By which libc and V8 end a process once they have said why. */
 const fatal: readonly string[] = ['SIGABRT', 'SIGTRAP', 'SIGILL'];
 
@@ -138,7 +143,7 @@ async function fateOf(
   if (came.corrupt > 0) return broken(`${came.corrupt} clients got other bytes than were sent`);
   // The kernel ends the connections of a process that dies as if it had said all.
   if (!relay.child.alive) return fateOfDead(cell, relay);
-  const isClosed = engine === 'portable' && closesInNode.includes(cell.call);
+  const isClosed = engine === 'portable' && (closesInNode.includes(cell.call) || isAcceptedToClose(cell));
   if (came.truncated > 0 && !isClosed) return broken(`${came.truncated} clients take a part for the whole`);
   if (came.stalled > 0) return broken(`${came.stalled} connections stand still`);
   const { failure } = await traffic.clean();
