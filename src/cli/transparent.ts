@@ -13,8 +13,9 @@ import { Resolver } from '../service/resolver.ts';
 import { applyPlan, removeAll } from '../transparent/apply.ts';
 import { checkUpstreams, type Finding } from '../transparent/check/check.ts';
 import { removeLeftTrace } from '../transparent/check/trace-table.ts';
+import { hasIpv6 } from '../transparent/host.ts';
 import { lockPlace } from '../transparent/lock.ts';
-import { type Needs, needsOf, type RunningRule } from '../transparent/needs.ts';
+import { type Needs, needsOf, onIpv4, type RunningRule } from '../transparent/needs.ts';
 import type { Plan } from '../transparent/plan.ts';
 import { scriptText, setupScript, undoScript } from '../transparent/script.ts';
 import { planFor } from '../transparent/setup.ts';
@@ -65,7 +66,7 @@ export async function transparentCheck(
   json: boolean,
 ): Promise<number> {
   const { config, rules, plan } = await loadPlan(flags);
-  const needs = needsOf(rules);
+  const needs = hasIpv6() ? needsOf(rules) : onIpv4(needsOf(rules));
   const clients = from.map(parseAddress);
   refuseForeignFamily(needs, clients);
   const { findings, remarks } = await checkUpstreams(run, needs, plan, config, clients, endSignals());

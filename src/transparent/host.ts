@@ -1,5 +1,5 @@
 /** What a plan has to know of the host: which way leads to each upstream, and whether there is IPv6. Read without any privilege. */
-import { existsSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
 import { isInterfaceName } from '../config/transparent-options.ts';
 import { type Address, formatAddress, isIpv4, isLoopback } from '../net/address.ts';
@@ -13,7 +13,16 @@ export async function readHostFacts(start: Run, { transparent, pseudo }: Needs):
     const host = hostOf(upstream);
     if (!ways.has(host)) ways.set(host, await findWay(start, upstream.address, upstream.zone));
   }
-  return { ways, ipv6: existsSync('/proc/net/if_inet6'), linkLocal: withLinkLocal() };
+  return { ways, ipv6: hasIpv6(), linkLocal: withLinkLocal() };
+}
+
+/** Every route of a set-up leads to lo. Its switch is off in most containers, and is not there in a kernel without IPv6. */
+export function hasIpv6(): boolean {
+  try {
+    return readFileSync('/proc/sys/net/ipv6/conf/lo/disable_ipv6', 'utf8').trim() === '0';
+  } catch {
+    return false;
+  }
 }
 
 function withLinkLocal(): ReadonlySet<string> {

@@ -39,6 +39,12 @@ export function needsOf(rules: readonly RunningRule[]): Needs {
   };
 }
 
+/** What is left of them where no packet of IPv6 goes anywhere. */
+export function onIpv4({ transparent, pseudo }: Needs): Needs {
+  const ofIpv4 = ({ address }: Upstream) => isIpv4(address);
+  return { transparent: transparent.filter(ofIpv4), pseudo: pseudo.filter(ofIpv4) };
+}
+
 /** A transparent rule has a pseudo address for the clients of the other family. */
 function mayBePseudo({ source, mismatch }: Rule): boolean {
   if (source !== 'transparent') return source === 'pseudo';

@@ -13,20 +13,21 @@
  * src_valid_mark=1, look that source up by the same rule, find that it is this host's, and drop the packet.
  */
 import type { PseudoConfig } from '../config/load.ts';
-import { hostOf, type Needs, type Upstream } from './needs.ts';
+import { hostOf, type Needs, onIpv4, type Upstream } from './needs.ts';
 import { emptyPlan, merged, type Names, type Plan } from './plan.ts';
 import { interfacePlan } from './recipes/interface.ts';
 import { localPlan } from './recipes/local.ts';
 import { pseudoPlan } from './recipes/pseudo.ts';
-import { remarksOn } from './remarks.ts';
+import { familyRemarks, remarksOn } from './remarks.ts';
 import type { HostFacts, Way } from './way.ts';
 
 export function makePlan(
-  needs: Needs,
+  all: Needs,
   { ways, ipv6, linkLocal }: HostFacts,
   names: Names,
   pseudo: Pick<PseudoConfig, 'v4' | 'v6'>,
 ): Plan {
+  const needs = ipv6 ? all : onIpv4(all);
   const wayOf = (upstream: Upstream): Way =>
     ways.get(hostOf(upstream)) ?? { kind: 'none', reason: 'unknown' };
   return merged([
@@ -36,6 +37,6 @@ export function makePlan(
       names,
     ),
     pseudoPlan(needs.pseudo, names, pseudo),
-    { ...emptyPlan, remarks: [...remarksOn(needs, wayOf, linkLocal)] },
+    { ...emptyPlan, remarks: [...familyRemarks(all, ipv6), ...remarksOn(needs, wayOf, linkLocal)] },
   ]);
 }

@@ -20,6 +20,14 @@ export function remarksOn(
   return [...new Set(remarks)];
 }
 
+/** Nobody can be reached there, so there is no reason not to begin: a container has ::1 among its targets by default. */
+export function familyRemarks({ transparent, pseudo }: Needs, ipv6: boolean): readonly string[] {
+  if (ipv6 || [...transparent, ...pseudo].every(({ address }) => isIpv4(address))) return [];
+  return [
+    'IPv6 is switched off here (sysctl net.ipv6.conf.lo.disable_ipv6), so nothing is set up for upstreams of IPv6',
+  ];
+}
+
 function remarkOn(upstream: Upstream, way: Way): string | undefined {
   const host = hostOf(upstream);
   if (way.kind === 'none') {

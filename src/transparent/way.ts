@@ -9,7 +9,7 @@ export type Way =
 export interface HostFacts {
   /** By {@link hostOf}. */
   readonly ways: ReadonlyMap<string, Way>;
-  /** False where the kernel has none. */
+  /** False where the kernel has none, or it is switched off. */
   readonly ipv6: boolean;
   /** Interfaces with a link-local address. */
   readonly linkLocal: ReadonlySet<string>;

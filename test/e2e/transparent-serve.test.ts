@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { until } from '../engine/harness.ts';
 import { type Place, Stage } from '../support/dualport.ts';
-import { addresses, namespacesOf } from '../support/namespace.ts';
+import { addresses, namespacesOf, openWorld } from '../support/namespace.ts';
 import { curl } from '../support/namespace-traffic.ts';
 import { type Exit, main, type Running } from '../support/process.ts';
 import { skipWithoutCore } from '../support/requirements.ts';
@@ -72,6 +72,29 @@ test('the first connection to a port shows the client, by either kind of address
   assert.match(await seen(`[${host.v6}]`), / was asked by 2(4\d|5[0-5])(\.\d+){3} /);
   assert.match(await seen(host.v4), new RegExp(` was asked by ${client.v4} `));
   await ended(running, 'SIGTERM');
+});
+
+test('a sidecar has its set-up where IPv6 is switched off, as in most containers', options, async (t) => {
+  const stage = new Stage(t);
+  const world = openWorld(stage, { ipv6: false });
+  const before = dump(world.host);
+  await listenOn(stage, buildTools(stage), world.host, ['tcp 127.0.0.1 80']);
+  const seen = async () => (await curl(stage, world.client, `http://${host.v4}:8080/`)).body;
+  for (const [source, peer] of [
+    ['transparent', client.v4],
+    ['pseudo', '2(?:4\\d|5[0-5])(?:\\.\\d+){3}'],
+  ] as const) {
+    // Its targets are 127.0.0.1 and ::1.
+    const args = as(source, ['-p', '8080:80']);
+    const running = await startServing(stage, world.host, args);
+    assert.match(await seen(), new RegExp(` was asked by ${peer} `));
+    const found = await transparently(stage, world.host, 'check', args);
+    assert.match(found, /^ok .*127\.0\.0\.1:80/m);
+    assert.match(found, /^note: IPv6 is switched off here/m);
+    assert.doesNotMatch(found, /::1/);
+    await ended(running, 'SIGTERM');
+    assert.equal(dump(world.host), before);
+  }
 });
 
 test('a second signal ends the drain, and the set-up is removed all the same', options, async (t) => {

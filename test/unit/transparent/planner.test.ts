@@ -127,6 +127,26 @@ test('an interface that was named has rules of both families, where the host has
   );
 });
 
+test('without IPv6 nothing is set up for it, by any recipe, and that is said once', () => {
+  const ways = { '172.17.0.2': over('docker0'), 'fd00::2': over('docker0') };
+  for (const source of ['transparent', 'pseudo']) {
+    const flags = {
+      source,
+      publish: ['8080:80', '5353:53/udp'],
+      to: ['172.17.0.2', 'fd00::2', '127.0.0.1', '::1'],
+    };
+    const plan = planOf({ flags, ways, ipv6: false });
+    assert.ok(plan.routes.length > 0);
+    assert.deepEqual(
+      [...plan.routes, ...plan.rules].filter(({ family }) => family === 6),
+      [],
+    );
+    assert.equal(plan.remarks.filter((remark) => /^IPv6 is switched off here/.test(remark)).length, 1);
+    assert.doesNotMatch(plan.remarks.join('\n'), /::/);
+  }
+  assert.doesNotMatch(planOf({ flags: { to: ['127.0.0.1'] }, ipv6: false }).remarks.join(), /IPv6/);
+});
+
 test('an interface that was named waits for upstreams to come', () => {
   const flags = { source: 'none', to: ['172.17.0.2'], transparentInterface: ['br-9'] };
   assert.deepEqual(lines(planOf({ flags, ipv6: false })), [
