@@ -54,7 +54,7 @@ async function hold(name: string): Promise<Server> {
 function busy({ table, priority, routeTable }: PlaceNames): DualportError {
   return new DualportError(
     'SETUP_BUSY',
-    `another dualport has set up this network namespace (nft table ${table}, priorities from ${priority}, route tables ` +
+    `another dualport has set up this network namespace and keeps it so (nft table ${table}, priorities from ${priority}, route tables ` +
       `from ${routeTable}; see: ss -xlp | grep dualport-transparent); stop it, or give this one places of its own: ` +
       '--transparent-table, --transparent-priority, --transparent-route-table',
   );

@@ -1,6 +1,9 @@
 /**
  * The set-up of a running dualport (`serve --transparent-setup`): made before the rules that need it run, kept equal to
  * those that do, and removed in the end. It has its place in the kernel for that time.
+ *
+ * Meanwhile it is looked at again and again: a firewall that is loaded anew begins with `flush ruleset`, network services
+ * remove rules that are not theirs, and a bridge that comes up behind dualport is another way to an upstream.
  */
 import { existsSync } from 'node:fs';
 import type { Config } from '../config/load.ts';
@@ -15,6 +18,10 @@ import { makePlan } from './planner.ts';
 import { engineRemarks } from './remarks.ts';
 import { retaining } from './retain.ts';
 import { type Run, run } from './system.ts';
+
+const mendMs = 10_000;
+/** With very many upstreams, looking at all the ways to them takes this part of the time at most. */
+const leastPause = 20;
 
 type Wanted = Pick<Config, 'transparent' | 'pseudo' | 'engine'>;
 
@@ -39,6 +46,11 @@ export class TransparentSetup {
   /** A change that has not begun. */
   #next: Promise<void> | undefined;
   #last: Promise<void> = Promise.resolve();
+  #timer: NodeJS.Timeout | undefined;
+  /** What could not be mended, and was said. */
+  #complaint: string | undefined;
+  /** Nothing is removed by a process that has come to nothing before. */
+  #begun = false;
   #closed = false;
 
   private constructor(config: Wanted, log: Log, lock: Lock) {
@@ -73,18 +85,45 @@ export class TransparentSetup {
 
   async #apply(): Promise<void> {
     if (this.#closed) return;
+    const startedMs = performance.now();
+    try {
+      await this.#make();
+    } finally {
+      this.#schedule(performance.now() - startedMs);
+    }
+  }
+
+  #schedule(tookMs: number): void {
+    clearTimeout(this.#timer);
+    if (this.#closed) return;
+    this.#timer = setTimeout(() => void this.#mend(), Math.max(mendMs, leastPause * tookMs));
+    this.#timer.unref();
+  }
+
+  /** The same for the rules that run. */
+  async #mend(): Promise<void> {
+    const complaint = await this.follow(this.#rules).then(() => undefined, messageOf);
+    if (complaint !== undefined && complaint !== this.#complaint)
+      this.#log.error({ reason: complaint }, 'the transparent set-up could not be kept in force');
+    this.#complaint = complaint;
+  }
+
+  async #make(): Promise<void> {
+    this.#begun = true;
     const { transparent } = this.#config;
     const wanted = await planFor(run, this.#rules(), this.#config);
     for (const remark of wanted.remarks) this.#remark(remark);
     const plan = retaining(wanted, this.#plan, hasInterface);
     const changed = await applyPlan(run, plan, transparent);
+    const before = this.#plan;
     this.#plan = plan;
-    const interfaces = plan.marking?.interfaces ?? [];
-    if (changed)
-      this.#log.info(
-        { interfaces, rules: plan.rules.length, routes: plan.routes.length },
-        'transparent set-up changed',
-      );
+    if (changed) this.#sayChange(plan, isSamePlan(plan, before));
+  }
+
+  #sayChange({ marking, rules, routes }: Plan, mended: boolean): void {
+    const now = { interfaces: marking?.interfaces ?? [], rules: rules.length, routes: routes.length };
+    if (mended) this.#log.warn(now, 'somebody had removed of the transparent set-up, and it was made again');
+    else this.#log.info(now, 'transparent set-up changed');
   }
 
   /** Once each: they come again with every change. */
@@ -97,15 +136,25 @@ export class TransparentSetup {
   /** Removes it all. What cannot be removed is logged: the process is on its way out. */
   async close(): Promise<void> {
     this.#closed = true;
+    clearTimeout(this.#timer);
     await this.#last;
+    if (this.#begun) await this.#remove();
+    this.#lock.release();
+  }
+
+  async #remove(): Promise<void> {
     try {
       await removeAll(run, this.#config.transparent);
       this.#log.info('transparent set-up removed');
     } catch (error) {
       this.#log.error({ reason: messageOf(error) }, 'the transparent set-up could not be removed');
     }
-    this.#lock.release();
   }
+}
+
+function isSamePlan(a: Plan, b: Plan): boolean {
+  const text = ({ routes, rules, marking }: Plan) => JSON.stringify([routes, rules, marking]);
+  return text(a) === text(b);
 }
 
 function hasInterface(name: string): boolean {

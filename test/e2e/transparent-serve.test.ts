@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { until } from '../engine/harness.ts';
 import { type Place, Stage } from '../support/dualport.ts';
 import { addresses, namespacesOf, openWorld } from '../support/namespace.ts';
@@ -22,7 +23,7 @@ import {
 } from '../support/transparent.ts';
 import { as, elsewhere, first, openHost, second, sorted } from '../support/transparent-arguments.ts';
 
-const options = { skip: skipWithoutCore('root', 'netns', 'nft', 'gcc', 'curl'), timeout: 60_000 };
+const options = { skip: skipWithoutCore('root', 'netns', 'nft', 'gcc', 'curl'), timeout: 120_000 };
 const { container, client, host } = addresses;
 
 if (options.skip === false) {
@@ -228,6 +229,65 @@ test(
     assert.equal(dump(place), before);
   },
 );
+
+/** Longer than a while passes between two looks. */
+const soonMs = 40_000;
+
+test(
+  'what somebody removes while it runs is made again, and what is in the way is said once',
+  options,
+  async (t) => {
+    const stage = new Stage(t);
+    const place = openHost(stage);
+    const before = dump(place);
+    const running = await startServing(stage, place, first);
+    const up = dump(place);
+    // As firewalls and network services do that start anew.
+    inside(place, ['nft', 'flush', 'ruleset']);
+    ipEach(place, ['rule del pref 60', '-6 rule del pref 60', 'route flush table 24000']);
+    await until(() => sorted(dump(place)) === sorted(up), 'what was removed', soonMs);
+    await running.says('somebody had removed of the transparent set-up, and it was made again');
+
+    inside(place, ['nft', 'flush', 'ruleset']);
+    ipEach(place, ['rule add pref 60 from 198.18.9.9 lookup main']);
+    const line = await running.says('the transparent set-up could not be kept in force', 1, soonMs);
+    assert.match(String(line['reason']), /the priority 60 of ip -4 rule belongs to somebody else/);
+    // It is found there once more.
+    await sleep(12_000);
+    ipEach(place, ['rule del pref 60 from 198.18.9.9']);
+    await until(() => sorted(dump(place)) === sorted(up), 'it to be mended', soonMs);
+    assert.equal(running.said('the transparent set-up could not be kept in force').length, 1);
+    await ended(running, 'SIGTERM');
+    assert.equal(dump(place), before);
+  },
+);
+
+test('a bridge that comes up behind dualport is set up', options, async (t) => {
+  const stage = new Stage(t);
+  const world = openRoutedWorld(stage);
+  await listenOn(stage, buildTools(stage), world.container, ['tcp 0.0.0.0 80']);
+  // As docker0 before dockerd has started: the default route leads to the upstream.
+  ipEach(world.host, ['link set container0 down', `route add default via ${client.v4}`]);
+  const args = ['-p', '8080:80', '--to', container.v4, '--mismatch', 'plain'];
+  await startServing(stage, world.host, as('transparent', args));
+  assert.doesNotMatch(dump(world.host), /iif container0/);
+  ipEach(world.host, ['link set container0 up']);
+  await until(() => /iif container0 lookup/.test(dump(world.host)), 'its rule', soonMs);
+  const answer = await curl(stage, world.client, `http://${host.v4}:8080/`);
+  assert.match(answer.body, new RegExp(` was asked by ${client.v4} `));
+});
+
+test('a start that has come to nothing says nothing of a set-up', options, async (t) => {
+  const stage = new Stage(t);
+  const place = openHost(stage);
+  const unprivileged = ['setpriv', '--reuid', '65534', '--clear-groups', '--inh-caps', '-all'];
+  const words = [...unprivileged, process.execPath, ...serving(stage, first)];
+  const [program = '', ...args] = words;
+  const { code, stdout, stderr } = await stage.run(place, program, args);
+  assert.equal(code, 77);
+  assert.match(stderr, /source transparent needs the capability CAP_NET_RAW/);
+  assert.doesNotMatch(stdout, /set-up/);
+});
 
 /** As a unit of systemd with a user of its own and AmbientCapabilities. */
 function ambient({ prefix }: Place): Place {
