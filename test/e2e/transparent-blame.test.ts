@@ -58,6 +58,17 @@ describe('dualport transparent check finds to blame', { concurrency: 4, skip: op
       ipv4('missing-rule'),
       /the nft table/,
     ],
+    'a rule of somebody else before ours': [
+      ({ host }) =>
+        ipEach(host, ['rule add pref 10 lookup 220', `route add 203.0.113.0/24 via ${client.v4} table 220`]),
+      ipv4('overruled'),
+      /what is marked is not led to this host, though all .* is in force.*--transparent-priority/s,
+    ],
+    'a chain of somebody else that takes the mark away': [
+      ({ host }) => nft(host, filterTable('prerouting', 'meta mark set 0', 'mangle + 10')),
+      ipv4('overruled'),
+      /answers are not marked, though all .* is in force/,
+    ],
     'src_valid_mark=1 and a rule that names no interface': [
       ({ host }) => {
         withoutInterface(host);

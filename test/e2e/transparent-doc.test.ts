@@ -127,6 +127,7 @@ test('everything that can be to blame is there, with what else is said', () => {
     masquerade: true,
     'no-answer': true,
     'missing-rule': true,
+    overruled: true,
     firewall: true,
     src_valid_mark: true,
     rp_filter: true,

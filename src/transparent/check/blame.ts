@@ -16,6 +16,7 @@ export type Cause =
   | 'masquerade'
   | 'no-answer'
   | 'missing-rule'
+  | 'overruled'
   | 'firewall'
   | 'src_valid_mark'
   | 'rp_filter'
@@ -173,10 +174,21 @@ function passingAnswer(seen: Seen, trace: Trace): Verdict | undefined {
   );
 }
 
-/** The rule or the route that would bring the answer here. */
+/** The rule or the route that would bring the answer here; or, where all of ours are in force, somebody else's. */
 function notHere({ pseudo, missing }: Seen, text: string): Verdict {
+  if (missing?.length === 0) return overruled(text);
   const absent = missing?.length ? ` (not in force: ${missing.join('; ')})` : '';
   return fails(pseudo ? 'missing-route' : 'missing-rule', text + absent, up);
+}
+
+function overruled(text: string): Verdict {
+  return fails(
+    'overruled',
+    `${text}, though all that dualport transparent up makes is in force`,
+    'look for a rule that leads there before those of dualport (ip rule show), for a chain that changes the mark (nft list ' +
+      'ruleset), and for another route to the same addresses; remove it, or have dualport before it with ' +
+      '--transparent-priority, or take another bit with --transparent-mark',
+  );
 }
 
 function noAnswer({ strayed }: Trace): Verdict {

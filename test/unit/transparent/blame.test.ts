@@ -72,12 +72,12 @@ const cases: readonly (readonly [what: string, seen: Partial<Seen>, cause: strin
   ['a client on the same bridge', { clientWay: lost.way }, 'on-link'],
   [
     'a client behind a gateway there',
-    { clientWay: { kind: 'interface', name: 'docker0', gateway: '1' } },
+    { clientWay: { kind: 'interface', name: 'docker0', gateway: '1' }, missing: ['ip rule'] },
     'missing-rule',
   ],
   [
     'a pseudo client is nowhere',
-    { pseudo: true, clientWay: lost.way, decision: 'elsewhere' },
+    { pseudo: true, clientWay: lost.way, decision: 'elsewhere', missing: ['ip route'] },
     'missing-route',
   ],
   ['nothing came back', { trace: wentOut }, 'no-answer'],
@@ -89,9 +89,14 @@ const cases: readonly (readonly [what: string, seen: Partial<Seen>, cause: strin
     { trace: { ...cameBack, interfaces: ['eth0'] }, sysctl: { rpFilter: 1, srcValidMark: false } },
     'rp_filter',
   ],
-  ['not marked', { trace: { ...cameBack, marked: 0 } }, 'missing-rule'],
-  ['passed on', { trace: { ...cameBack, passed: 2 }, decision: 'elsewhere' }, 'missing-rule'],
-  ['led nowhere', {}, 'missing-rule'],
+  ['not marked', { trace: { ...cameBack, marked: 0 }, missing: ['the nft table'] }, 'missing-rule'],
+  [
+    'passed on',
+    { trace: { ...cameBack, passed: 2 }, decision: 'elsewhere', missing: ['ip rule'] },
+    'missing-rule',
+  ],
+  ['led nowhere', { missing: ['ip rule'] }, 'missing-rule'],
+  ['led nowhere, though all is in force', {}, 'overruled'],
   [
     'a source that is not valid',
     { decision: 'bad-source', sysctl: { rpFilter: 1, srcValidMark: false } },
@@ -102,6 +107,8 @@ const cases: readonly (readonly [what: string, seen: Partial<Seen>, cause: strin
     { decision: 'bad-source', sysctl: { rpFilter: 1, srcValidMark: true } },
     'src_valid_mark',
   ],
+  ['marked, and led elsewhere by another rule', { decision: 'elsewhere' }, 'overruled'],
+  ['not marked, though all is in force', { trace: { ...cameBack, marked: 0 } }, 'overruled'],
   ['dropped behind the decision', { trace: { ...cameBack, reached: 2 } }, 'input'],
   ['delivered, and yet no answer', { trace: { ...cameBack, reached: 2, delivered: 2 } }, 'unknown'],
   ['led here, and yet no answer', { decision: 'here' }, 'unknown'],
@@ -116,11 +123,7 @@ const cases: readonly (readonly [what: string, seen: Partial<Seen>, cause: strin
     { protocol: 'udp', plain: silent, trace: undefined, decision: undefined },
     'untold',
   ],
-  [
-    'a quiet UDP program without a way back',
-    { protocol: 'udp', plain: silent, trace: wentOut },
-    'missing-rule',
-  ],
+  ['a quiet UDP program without a way back', { protocol: 'udp', plain: silent, trace: wentOut }, 'overruled'],
   [
     'a quiet UDP program of a source that fails',
     { protocol: 'udp', plain: silent, trace: wentOut, decision: 'bad-source' },
@@ -135,15 +138,33 @@ const cases: readonly (readonly [what: string, seen: Partial<Seen>, cause: strin
 
 const local: Partial<Seen> = { way: { kind: 'local' }, decision: 'here' };
 const localCases: readonly (readonly [what: string, seen: Partial<Seen>, cause: string])[] = [
-  ['its answer leaves', { trace: { ...wentOut, answered: 1 } }, 'missing-rule'],
-  ['it answers from another address', { trace: { ...wentOut, strayed: 1 } }, 'missing-rule'],
+  [
+    'its answer leaves, and rules are missing',
+    { trace: { ...wentOut, answered: 1 }, missing: ['ip rule'] },
+    'missing-rule',
+  ],
+  ['its answer leaves, whatever is in force', { trace: { ...wentOut, answered: 1 } }, 'overruled'],
+  [
+    'it answers from another address, and rules are missing',
+    { trace: { ...wentOut, strayed: 1 }, missing: ['ip rule'] },
+    'missing-rule',
+  ],
+  [
+    'its answer leaves, and what is in force is not known',
+    { trace: { ...wentOut, answered: 1 }, missing: undefined },
+    'missing-rule',
+  ],
   ['its answer is dropped', { trace: { ...wentOut, answered: 1, back: 1, kept: 1, reached: 1 } }, 'input'],
   [
     'it does not answer at all, and rules are missing',
     { trace: wentOut, missing: ['ip rule'] },
     'missing-rule',
   ],
-  ['a pseudo address is not local', { pseudo: true, trace: { ...wentOut, answered: 1 } }, 'missing-route'],
+  [
+    'a pseudo address is not local',
+    { pseudo: true, trace: { ...wentOut, answered: 1 }, missing: ['ip route'] },
+    'missing-route',
+  ],
 ];
 
 for (const [what, seen, cause] of [
