@@ -37,6 +37,8 @@ export class ClientAddresses {
   readonly #routeless = new Set<string>();
   /** Rule and reason of clients that were said to go without their address. */
   readonly #plain = new Set<string>();
+  /** Rules that were said to get no answers. */
+  readonly #silent = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -72,7 +74,7 @@ export class ClientAddresses {
   /** Forgets what only other rules need. */
   retain(rules: readonly Rule[]): void {
     const names = new Set(rules.map(({ name }) => name));
-    for (const said of [this.#routeless, this.#plain]) {
+    for (const said of [this.#routeless, this.#plain, this.#silent]) {
       for (const key of said) if (!names.has(ruleOfKey(key))) said.delete(key);
     }
     if (rules.some(showsClients)) return;
@@ -105,6 +107,7 @@ export class ClientAddresses {
   /** Of a flow that has ended. */
   hear(record: FlowRecord): void {
     if (record.plain !== undefined) this.#sayPlain(record);
+    if (record.reason === 'connect-timeout' && record.source !== undefined) this.#saySilent(record);
   }
 
   async close(): Promise<void> {
@@ -146,6 +149,16 @@ export class ClientAddresses {
     this.#log.info(
       { rule, reason: plain, client: formatHost(flow.client), upstream: formatHost(upstream) },
       `the upstream saw dualport and not this client, and so with all like it: ${plainTexts[plain]}`,
+    );
+  }
+
+  /** Of each rule once: nothing else tells a program that does not run from answers that go elsewhere. */
+  #saySilent({ rule, source }: FlowRecord): void {
+    if (source === undefined || !isNew(this.#silent, keyOf(rule, 'silent'))) return;
+    this.#log.warn(
+      { rule, source: formatHost(source), command: 'dualport transparent check' },
+      'no answer has come to a connection from another address than this host’s own; the command says why, with the ' +
+        'options of this dualport',
     );
   }
 

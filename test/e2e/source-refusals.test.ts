@@ -254,6 +254,24 @@ test(
   },
 );
 
+test('transparent without a set-up: the first time-out of a rule says what tells why', options, async (t) => {
+  const stage = new Stage(t);
+  const world = openWorld(stage);
+  routeThroughHost(world);
+  await startPrograms(stage, world);
+  const args = [...transparent, '--mismatch', 'plain', '--connect-timeout', '500ms'];
+  const dualport = await startDualport(stage, world, args);
+  for (let i = 0; i < 2; i++) assert.equal((await ask(stage, world, 'tcp', 4)).ending, 'ECONNRESET');
+  // A client that is not shown is served, and is no reason.
+  assert.equal((await ask(stage, world, 'tcp', 6)).peer, addresses.gateway.v4);
+  await dualport.flow((line) => line['client.address'] === addresses.client.v6);
+  const said = dualport.complaints.filter(({ msg }) => /^no answer has come/.test(String(msg)));
+  assert.deepEqual(
+    said.map(({ rule, source, command }) => [rule, source, command]),
+    [['8080:80/tcp', addresses.client.v4, 'dualport transparent check']],
+  );
+});
+
 /** Without the sysctl, which the core does not need. */
 for (const [engine, command, works] of [
   ['linux', `ip -6 ${pseudoIpv6Route}`, true],
