@@ -103,7 +103,7 @@ export async function playCell(
   try {
     const strace = await injecting(arena, relay, cell, log);
     const came = await traffic.mixed();
-    await detached(strace);
+    await detached(strace, relay);
     const injected = readFileSync(log, 'utf8').includes('(INJECTED)');
     const fate = await fateOf(arena.engine, cell, relay, traffic, came);
     return injected || fate.kind === 'broken' ? fate : { kind: 'not reached' };
@@ -128,9 +128,13 @@ async function injecting(
   return strace;
 }
 
-async function detached(strace: Child): Promise<void> {
-  if (strace.alive) strace.process.kill('SIGINT');
-  await strace.ended;
+/**
+ * It is killed where it does not let go: of a process that dies meanwhile it may wait for a thread for ever (6.1 did). A
+ * dead one is not told of before.
+ */
+async function detached(strace: Child, relay: Relay): Promise<void> {
+  await strace.end();
+  if (isZombie(relay.pid)) await relay.child.ended;
 }
 
 async function fateOf(
@@ -167,6 +171,15 @@ function fateOfDead({ call }: Cell, relay: Relay): Fate {
 
 function broken(how: string): Fate {
   return { kind: 'broken', how };
+}
+
+function isZombie(pid: number): boolean {
+  try {
+    return /^State:\tZ/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    // Its end has been taken note of.
+    return false;
+  }
 }
 
 function isTraced(pid: number): boolean {
