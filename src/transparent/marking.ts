@@ -25,6 +25,7 @@ table inet ${table} {
 
 	chain ${chainName} {
 		type filter hook prerouting priority mangle; policy accept;
+		iifname @${setName} socket wildcard 1 return comment "${spareComment}"
 		iifname @${setName} meta l4proto { ${protocols.join(', ')} } socket transparent 1 ${markWords(names.mark)} counter accept comment "${commentOf(names)}"
 	}
 }
@@ -48,6 +49,11 @@ function commentOf({ mark }: TableNames): string {
 }
 
 const commentStart = 'dualport transparent';
+/**
+ * A transparent proxy of somebody else has a wildcard socket, which would be found for whatever address is called; ours
+ * are bound. A rule of its own: one that ends is neither, and `wildcard 0` would not be true of it.
+ */
+const spareComment = `${commentStart}, not for wildcard sockets`;
 
 /** `nft -j list table`. */
 export type NftObjects = readonly Readonly<Record<string, NftObject>>[];
@@ -73,8 +79,8 @@ export function isSameMarking(objects: NftObjects, { interfaces }: Marking, name
   const parts = (kind: string) => objects.flatMap((object): NftObject[] => [object[kind] ?? []].flat());
   const [set, ...sets] = parts('set');
   const [chain, ...chains] = parts('chain');
-  const [rule, ...rules] = parts('rule');
-  if (sets.length + chains.length + rules.length > 0) return false;
+  const rules = parts('rule');
+  if (sets.length + chains.length > 0) return false;
   const elements = set?.['elem'];
   return (
     Array.isArray(elements) &&
@@ -82,32 +88,40 @@ export function isSameMarking(objects: NftObjects, { interfaces }: Marking, name
     chain?.['hook'] === 'prerouting' &&
     chain['prio'] === -150 &&
     chain['policy'] === 'accept' &&
-    rule?.['comment'] === commentOf(names) &&
-    JSON.stringify(shownRule(rule['expr'])) === JSON.stringify(wantedRule(names.mark))
+    JSON.stringify(rules.map(shownRule)) === JSON.stringify(wantedRules(names))
   );
 }
 
 /** As nft shows it, without what has been counted; protocols come in any order. */
-function shownRule(expr: unknown): unknown {
-  if (!Array.isArray(expr)) return expr;
-  return expr
+function shownRule({ comment, expr }: NftObject): unknown {
+  if (!Array.isArray(expr)) return [comment, expr];
+  const shown = expr
     .filter((part) => !('counter' in part))
     .map((part) => {
       const { set } = part.match?.right ?? {};
       return Array.isArray(set) ? { match: { ...part.match, right: { set: [...set].sort() } } } : part;
     });
+  return [comment, shown];
 }
 
-function wantedRule({ value, mask }: PacketMark): readonly unknown[] {
+function wantedRules(names: TableNames): readonly unknown[] {
+  const { value, mask } = names.mark;
   const mark = { meta: { key: 'mark' } };
   const cleared = mask & ~value;
   const kept = cleared === 0 ? mark : { '&': [mark, ~cleared >>> 0] };
   const match = (left: unknown, right: unknown) => ({ match: { op: '==', left, right } });
+  const answers = match({ meta: { key: 'iifname' } }, `@${setName}`);
   return [
-    match({ meta: { key: 'iifname' } }, `@${setName}`),
-    match({ meta: { key: 'l4proto' } }, { set: [...protocols].sort() }),
-    match({ socket: { key: 'transparent' } }, 1),
-    { mangle: { key: mark, value: { '|': [kept, value] } } },
-    { accept: null },
+    [spareComment, [answers, match({ socket: { key: 'wildcard' } }, 1), { return: null }]],
+    [
+      commentOf(names),
+      [
+        answers,
+        match({ meta: { key: 'l4proto' } }, { set: [...protocols].sort() }),
+        match({ socket: { key: 'transparent' } }, 1),
+        { mangle: { key: mark, value: { '|': [kept, value] } } },
+        { accept: null },
+      ],
+    ],
   ];
 }

@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import { until } from '../engine/harness.ts';
 import { Stage } from '../support/dualport.ts';
 import {
   addresses,
@@ -24,6 +25,7 @@ import {
   ipEach,
   listenOn,
   openRoutedWorld,
+  quick,
   strangers,
   sysctl,
   type Tools,
@@ -301,6 +303,24 @@ function routeThrough(world: World): void {
   ipEach(world.client, [`route add default via ${host.v4}`, `-6 route add default via ${host.v6}`]);
 }
 
+/** Whom the real client takes the container for. */
+async function callsOf(stage: Stage, world: World): Promise<Record<string, string>> {
+  const calls = families.flatMap((family) =>
+    (['tcp', 'udp'] as const).map(async (protocol) => {
+      const one = { protocol, client: container[family], to: client[family], port: ports[protocol] };
+      return [`${protocol} ${family}`, await call(stage, tools, world.container, one)] as const;
+    }),
+  );
+  return Object.fromEntries(await Promise.all(calls));
+}
+
+const theContainer = {
+  'tcp v4': container.v4,
+  'tcp v6': container.v6,
+  'udp v4': container.v4,
+  'udp v6': container.v6,
+};
+
 test(
   "the container's other traffic is untouched: who is routed to it, and whom it calls",
   options,
@@ -311,14 +331,30 @@ test(
     await listenOn(stage, tools, world.client, everywhere);
     await transparently(stage, world.host, 'up', toContainer);
     assert.deepEqual(await outside(stage, world, container), itself);
-    for (const protocol of ['tcp', 'udp'] as const) {
-      for (const family of families) {
-        const one = { protocol, client: container[family], to: client[family], port: ports[protocol] };
-        assert.equal(await call(stage, tools, world.container, one), container[family]);
-      }
-    }
+    assert.deepEqual(await callsOf(stage, world), theContainer);
   },
 );
+
+test('whom the container calls is not shadowed by a transparent proxy of somebody else on this host', {
+  ...options,
+  skip: skipUnless('root', 'netns', 'nft', 'gcc', 'socat'),
+}, async (t) => {
+  const stage = new Stage(t);
+  const world = await containerWorld(stage);
+  routeThrough(world);
+  await listenOn(stage, tools, world.client, everywhere);
+  for (const listener of [
+    'TCP4-LISTEN:80',
+    'TCP6-LISTEN:80,ipv6only',
+    'UDP4-RECV:53',
+    'UDP6-RECV:53,ipv6only',
+  ])
+    stage.start(world.host, 'socat', ['-u', `${listener},ip-transparent`, '-']);
+  await until(() => inside(quick(world.host), ['ss', '-Hltun']).trim().split('\n').length === 4, 'listeners');
+  assert.deepEqual(await callsOf(stage, world), theContainer);
+  await transparently(stage, world.host, 'up', toContainer);
+  assert.deepEqual(await callsOf(stage, world), theContainer);
+});
 
 test(
   "a sidecar's other traffic is untouched: programs on the same port of another address",

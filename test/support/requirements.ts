@@ -23,6 +23,7 @@ export type Requirement =
   | 'nginx-stream'
   | 'openssl'
   | 'prebuild-tools'
+  | 'socat'
   | 'wrk'
   | 'iperf3'
   | 'chromium'

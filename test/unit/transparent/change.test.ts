@@ -40,6 +40,17 @@ const objects: NftObjects = [
   {
     rule: {
       chain: 'mark_answers',
+      comment: 'dualport transparent, not for wildcard sockets',
+      expr: [
+        { match: { op: '==', left: { meta: { key: 'iifname' } }, right: '@answering_interfaces' } },
+        { match: { op: '==', left: { socket: { key: 'wildcard' } }, right: 1 } },
+        { return: null },
+      ],
+    },
+  },
+  {
+    rule: {
+      chain: 'mark_answers',
       comment: 'dualport transparent 0x1000/0x1000',
       expr: [
         { match: { op: '==', left: { meta: { key: 'iifname' } }, right: '@answering_interfaces' } },
@@ -153,6 +164,8 @@ test('a table of another interface, mark, hook or rule is not the same', () => {
     ['-150', '0'],
     ['"accept"', '"drop"'],
     ['"transparent"}},"right":1', '"transparent"}},"right":0'],
+    ['"wildcard"}},"right":1', '"wildcard"}},"right":0'],
+    ['"return"', '"accept"'],
     ['4096', '8192'],
     ['"udp",', ''],
     ['"tcp"', '"sctp"'],
