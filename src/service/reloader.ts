@@ -22,6 +22,23 @@ const atStartOnly = [
   'transparent',
 ] as const;
 
+/** The same by the options that say it. */
+function optionsAtStart(config: Config): Readonly<Record<string, unknown>> {
+  const { engine, threads, maxFlows, admin, docker, launchers, logLevel, logFormat, pseudo, transparent } =
+    config;
+  return {
+    ...{ engine, threads, maxFlows, admin, docker, logLevel, logFormat },
+    dockerProxySocket: launchers,
+    ...{ pseudoV4: pseudo.v4, pseudoV6: pseudo.v6, pseudoUnit: pseudo.unitBits, stateDir: pseudo.stateDir },
+    transparentSetup: transparent.setup,
+    transparentInterface: transparent.interfaces,
+    transparentTable: transparent.table,
+    transparentMark: transparent.mark,
+    transparentPriority: transparent.priority,
+    transparentRouteTable: transparent.routeTable,
+  };
+}
+
 export class Reloader {
   readonly #service: Service;
   readonly #load: () => Config;
@@ -99,9 +116,10 @@ export class Reloader {
 
   /** At each reload, for as long as they are other than what runs. */
   #sayWhatNeedsRestart(config: Config): void {
-    const changed = atStartOnly.filter(
-      (key) => JSON.stringify(config[key]) !== JSON.stringify(this.#config[key]),
-    );
+    const running = optionsAtStart(this.#config);
+    const changed = Object.entries(optionsAtStart(config))
+      .filter(([option, value]) => JSON.stringify(value) !== JSON.stringify(running[option]))
+      .map(([option]) => option);
     if (changed.length > 0)
       this.#log.warn({ options: changed }, 'these options take effect at the next start');
   }

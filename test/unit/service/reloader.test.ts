@@ -75,6 +75,29 @@ test('what needs a restart is told at each reload, for as long as it needs one',
   assert.equal(world.told.length, 2, 'it runs as it is written again');
 });
 
+test('what needs a restart is named as it is written', async (t) => {
+  const world = open(t);
+  const changes: Flags = {
+    ...{ pseudoV4: '241.0.0.0/8', pseudoV6: 'fd00::/96', pseudoUnit: '/56', stateDir: '/tmp/elsewhere' },
+    ...{
+      transparentSetup: true,
+      transparentInterface: ['br0'],
+      transparentTable: 'other',
+      transparentMark: '1',
+    },
+    ...{
+      transparentPriority: '70',
+      transparentRouteTable: '25000',
+      dockerProxySocket: '/tmp/elsewhere.sock',
+    },
+  };
+  await world.reload(changes);
+  assert.deepEqual(
+    world.told.map((names) => [...(names as string[])].sort()),
+    [Object.keys(changes).sort()],
+  );
+});
+
 function portOf(port: number) {
   const [spec] = parsePortSpec(`${port}:80`);
   if (spec === undefined) throw new Error('a port');
