@@ -65,6 +65,6 @@ function answerOf(known: Pseudonyms, client: Address): Answer {
 }
 
 function sentence({ client, pseudo: { v4, v6 }, lastUsed }: Answer): string {
-  const when = lastUsed === null ? 'not used so far' : `last used ${lastUsed}`;
+  const when = lastUsed === null ? 'no use of it is known' : `last used ${lastUsed}`;
   return `client ${client} is ${v4} to IPv4 upstreams and ${v6} to IPv6 upstreams (${when})`;
 }

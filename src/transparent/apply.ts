@@ -14,7 +14,7 @@ import { type Command, must, type Run } from './system.ts';
  */
 const mostRounds = 4;
 
-/** Told of every command that was run. */
+/** Told of every command that was run, also of those that undo. */
 export type Told = (command: Command) => void;
 
 /**
@@ -45,15 +45,18 @@ export async function applyPlan(
     }
     throw new DualportError('SETUP', 'somebody else changes the same rules at the same time');
   } catch (error) {
-    await undo(start, done, error);
+    await undo(start, done, error, told);
     throw error;
   }
 }
 
-async function undo(start: Run, done: readonly Step[], reason: unknown): Promise<void> {
+async function undo(start: Run, done: readonly Step[], reason: unknown, told: Told): Promise<void> {
   const left: string[] = [];
   for (const { undo: command } of [...done].reverse()) {
-    await must(start, command).catch((error: unknown) => left.push(messageOf(error)));
+    await must(start, command).then(
+      () => told(command),
+      (error: unknown) => left.push(messageOf(error)),
+    );
   }
   if (left.length === 0) return;
   throw new DualportError(

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { loadConfig } from '../../src/config/load.ts';
 import { applyPlan, removeAll } from '../../src/transparent/apply.ts';
-import type { Run } from '../../src/transparent/system.ts';
+import type { Command, Run } from '../../src/transparent/system.ts';
 import { Stage } from '../support/dualport.ts';
 import { namespacesOf } from '../support/namespace.ts';
 import { skipUnless } from '../support/requirements.ts';
@@ -84,7 +84,11 @@ test('a set-up that is interrupted is undone, latest first', options, async (t) 
   const all = await wanted(one, 'all of it');
   const empty = dump(one.place);
   const stop = new AbortController();
-  const told = () => one.tools.changes === 4 && stop.abort();
+  const shown: string[] = [];
+  const told = ({ args }: Command) => {
+    shown.push(args.join(' '));
+    if (one.tools.changes === 4) stop.abort();
+  };
   const { transparent } = all.config;
   const changes: string[] = [];
   const watched: Run = async (command) => {
@@ -97,6 +101,7 @@ test('a set-up that is interrupted is undone, latest first', options, async (t) 
   const made = changes.slice(0, 4);
   const unmade = made.map((words) => words.replace(' add ', ' del ')).reverse();
   assert.deepEqual(changes, [...made, ...unmade]);
+  assert.deepEqual(shown, changes, 'who asked for it sees both');
   assert.equal(dump(one.place), empty);
 });
 
