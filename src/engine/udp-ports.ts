@@ -4,7 +4,7 @@
  * answering each other for ever.
  */
 import { networkInterfaces } from 'node:os';
-import { type Endpoint, endpointKey, equalAddress, isLoopback, tryParseZoned } from '../net/address.ts';
+import { type Address, type Endpoint, endpointKey, isLoopback, tryParseZoned } from '../net/address.ts';
 import { ListenerPorts, type Passage } from './passage.ts';
 
 /** As native/udp-batch.c has them. */
@@ -15,13 +15,36 @@ export function isDroppedSource(port: number): boolean {
   return port < 64 && dropped.has(port);
 }
 
+/**
+ * For how long the host is taken to have the addresses it had. On one with many, as with many containers, asking costs
+ * ten times what a new flow does, and whoever forges the port of a listener can have it asked for each datagram.
+ */
+const knownForMs = 1000;
+
 /** Our own: of listeners, and of flows whose upstream is at a port of a listener. */
 export class UdpPorts extends ListenerPorts {
   readonly #flows = new Map<string, Passage>();
+  readonly #addresses: () => readonly Address[];
+  readonly #now: () => number;
+  #own: ReadonlySet<string> = new Set();
+  #askedMs = Number.NEGATIVE_INFINITY;
+
+  /**
+   * @param addresses those of this host
+   * @param now a monotonic clock in milliseconds
+   */
+  constructor(
+    addresses: () => readonly Address[] = hostAddresses,
+    now: () => number = () => performance.now(),
+  ) {
+    super();
+    this.#addresses = addresses;
+    this.#now = now;
+  }
 
   /** The system is asked for its addresses only when the port is one of ours, which it hardly ever is. */
   isOwn(peer: Endpoint): boolean {
-    return this.has(peer.port) && isOwnAddress(peer);
+    return this.has(peer.port) && (isLoopback(peer.address) || this.#isOwnAddress(peer.address));
   }
 
   /**
@@ -39,18 +62,27 @@ export class UdpPorts extends ListenerPorts {
   passageOf(peer: Endpoint): Passage | undefined {
     return this.#flows.size === 0 ? undefined : this.#flows.get(keyOf(peer));
   }
+
+  #isOwnAddress(address: Address): boolean {
+    const nowMs = this.#now();
+    if (nowMs - this.#askedMs >= knownForMs) {
+      this.#askedMs = nowMs;
+      this.#own = new Set(this.#addresses().map(addressKey));
+    }
+    return this.#own.has(addressKey(address));
+  }
 }
 
 function keyOf({ address, port }: Endpoint): string {
   return endpointKey({ address, port, zone: '' });
 }
 
-function isOwnAddress(peer: Endpoint): boolean {
-  if (isLoopback(peer.address)) return true;
-  return Object.values(networkInterfaces()).some((addresses) =>
-    addresses?.some(({ address }) => {
-      const own = tryParseZoned(address);
-      return own !== undefined && equalAddress(own.address, peer.address);
-    }),
+function addressKey(address: Address): string {
+  return keyOf({ address, port: 0, zone: '' });
+}
+
+function hostAddresses(): readonly Address[] {
+  return Object.values(networkInterfaces()).flatMap((all = []) =>
+    all.flatMap(({ address }) => tryParseZoned(address)?.address ?? []),
   );
 }
