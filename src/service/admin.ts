@@ -46,6 +46,8 @@ const serverOptions = {
   headersTimeout: 5000,
   requestTimeout: 10_000,
   keepAliveTimeout: 5000,
+  // Node looks for those that are too slow every 30 s otherwise: so long a few silent clients would keep probes out.
+  connectionsCheckingInterval: 1000,
 };
 /** Each holds a descriptor of those that are reserved for the process itself. */
 const mostConnections = 8;

@@ -7,6 +7,7 @@ import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { until } from '../engine/harness.ts';
 import { freePort, freeRange, main, Running, runToEnd } from '../support/process.ts';
 import { skipUnless } from '../support/requirements.ts';
@@ -191,4 +192,27 @@ test('a folder this user may not write to is named, with what to do', {
       /this user may not make a socket in the folder \/\w+; give a path in one that it may write to/,
     );
   }
+});
+
+test('clients that say nothing, or not all of it, keep nobody out for long', async () => {
+  const socketPath = join(directory, 'slow.sock');
+  const port = await freePort();
+  await ready(['-p', `127.0.0.1:${port}:80`, '-t', '127.0.0.1', '--admin', socketPath]);
+  const slow = Array.from({ length: 8 }, (_, i) => {
+    const socket = net.connect(socketPath).on('error', () => {});
+    if (i % 2 === 1) socket.write('GET /livez HTTP/1.1\r\nHost: ');
+    return socket;
+  });
+  await Promise.all(slow.map((socket) => once(socket, 'connect')));
+  const isAnswered = () =>
+    ask({ socketPath, path: '/livez' }).then(
+      ({ code }) => code === 200,
+      () => false,
+    );
+  assert.equal(await isAnswered(), false, 'no more than these at once');
+  const start = performance.now();
+  while (!(await isAnswered()) && performance.now() - start < 15_000) await sleep(200);
+  const waitedMs = performance.now() - start;
+  for (const socket of slow) socket.destroy();
+  assert.ok(waitedMs < 10_000, `${Math.round(waitedMs)} ms`);
 });
