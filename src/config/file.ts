@@ -5,7 +5,15 @@
 import * as v from 'valibot';
 import { DualportError } from '../errors.ts';
 import { suggestion } from './nearest.ts';
-import { type OptionValues, options, processKeys, type RuleOptionValues, ruleKeys } from './options.ts';
+import { tooMany } from './option-kinds.ts';
+import {
+  mostPorts,
+  type OptionValues,
+  options,
+  processKeys,
+  type RuleOptionValues,
+  ruleKeys,
+} from './options.ts';
 import { notAllowed, type Place, refusedAt, type Written } from './place.ts';
 import type { PublishedPort } from './port-spec.ts';
 import { type Path, parseYaml, type YamlDocument } from './yaml-document.ts';
@@ -36,10 +44,11 @@ export function parseFile(name: string, text: string): FileConfig {
   // A mistyped key is also a missing one; what was written says more than what was not.
   if (!result.success) throw misshapen(document, result.issues.find(isUnknownKey) ?? result.issues[0]);
   const { defaults = {}, publish = [], ...process } = result.output;
+  const room = { ports: mostPorts };
   return {
     process: readSection(document, [], processKeys, process),
     defaults: readSection(document, ['defaults'], ruleKeys, defaults),
-    entries: publish.map((entry, i) => readEntry(document, ['publish', i], entry)),
+    entries: publish.map((entry, i) => readEntry(document, ['publish', i], entry, room)),
   };
 }
 
@@ -103,12 +112,18 @@ function readEntry(
   document: YamlDocument,
   path: Path,
   { ports, ...section }: v.InferOutput<typeof entryShape>,
+  room: { ports: number },
 ): FileEntry {
   const written = writtenAt(document, [...path, 'ports'], ports);
   const { read } = options.publish;
   if (written.length === 0) read(written, document.placeOf([...path, 'ports']));
   return {
-    published: written.map((item) => ({ ports: read([item], item.at), at: item.at })),
+    published: written.map((item) => {
+      const published = read([item], item.at);
+      room.ports -= published.length;
+      if (room.ports < 0) throw refusedAt(item.at, tooMany(mostPorts));
+      return { ports: published, at: item.at };
+    }),
     values: readSection(document, path, ruleKeys, section),
   };
 }

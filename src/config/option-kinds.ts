@@ -2,6 +2,7 @@
  * The kinds of options: how the text of one becomes a value, and what is allowed, said once for parsing,
  * `--help` and the documentation. The table itself is options.ts.
  */
+import { DualportError } from '../errors.ts';
 import { type Family, isIpv4 } from '../net/address.ts';
 import { type Cidr, parseCidr } from '../net/cidr.ts';
 import { formatDuration, parseDuration } from './duration.ts';
@@ -166,19 +167,35 @@ export function textOr<T>(kind: Omit<TextKind<T>, 'unset'>, byDefault: string, r
   return scalar(kind.parse, { ...row, ...kind, default: kind.parse(byDefault), defaultText: byDefault });
 }
 
-/** Any number of texts; each may give several items. `empty` is what to say to a list without any. */
+/**
+ * Any number of texts; each may give several items. `empty` is what to say to a list without any, `most` how many items
+ * there may be where a short text can give many.
+ */
 export function list<T, D extends readonly T[] | undefined>(
-  kind: TextKind<readonly T[]> & { readonly default: D; readonly empty?: string },
+  kind: TextKind<readonly T[]> & { readonly default: D; readonly empty?: string; readonly most?: number },
   row: Described,
 ): Option<readonly T[] | D> {
-  const { parse, unset, empty, ...rest } = kind;
-  const parseItems = (items: string) => splitList(items).flatMap(parse);
+  const { parse, unset, empty, most = Number.POSITIVE_INFINITY, ...rest } = kind;
   const read = (written: readonly Written[], at: Place) => {
-    const values = written.flatMap((item) => parseAt(item, parseItems));
+    const values: T[] = [];
+    const parseItems = (items: string) => {
+      for (const item of splitList(items)) {
+        for (const value of parse(item)) values.push(value);
+        if (values.length > most) throw tooMany(most);
+      }
+    };
+    for (const item of written) parseAt(item, parseItems);
     if (values.length === 0 && empty !== undefined) throw refusedAt(at, notAllowed('', empty));
     return values;
   };
   return { ...row, ...rest, list: true, defaultText: unset, read };
+}
+
+export function tooMany(most: number): DualportError {
+  return new DualportError(
+    'USAGE',
+    `found more than ${most} up to here; allowed: ${most} in all, ranges counted one by one`,
+  );
 }
 
 /** Between commas or white space; neither occurs in a port, a host or a prefix. An empty text has one item. */

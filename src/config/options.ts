@@ -312,6 +312,9 @@ export const processOptions = {
   }),
 };
 
+/** As many as both protocols have. A short text can ask for 65 535, and each is a rule of its own. */
+export const mostPorts: number = 2 * 65_535;
+
 export const options = {
   publish: list<PublishedPort, readonly PublishedPort[]>(
     {
@@ -319,6 +322,7 @@ export const options = {
       allowed: '[host-ip:][host-port:]container-port[/tcp|/udp], ranges included, as for docker run',
       empty: 'at least one port, such as 8080:80',
       unset: 'none',
+      most: mostPorts,
       parse: parsePortSpec,
       default: [],
     },

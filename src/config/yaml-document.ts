@@ -45,7 +45,8 @@ export function parseYaml(name: string, text: string): YamlDocument {
   const lines = new LineCounter();
   const document = parseDocument(text, {
     schema: 'failsafe',
-    uniqueKeys: true,
+    // The parser compares each key with every one before it, which takes minutes for as many as a mebibyte has.
+    uniqueKeys: false,
     stringKeys: true,
     prettyErrors: false,
     // At 'silent' the parser leaves a second document out without a word.
@@ -57,6 +58,7 @@ export function parseYaml(name: string, text: string): YamlDocument {
     const why = problem.code === 'MULTIPLE_DOCS' ? secondDocument : problem.message;
     throw invalid(position(name, lines, problem.pos[0]), why);
   }
+  refuseRepeated(name, lines, document);
   const value = resolved(name, lines, document);
   if (value === null || value === '') throw unusable(name, nothingInIt);
   const placeAt = (path: Path, node: Node | null | undefined): Place => ({
@@ -89,6 +91,28 @@ function refuseDepth(name: string, text: string): void {
 }
 
 const depthChange: Record<string, number | undefined> = { '[': 1, '{': 1, ']': -1, '}': -1 };
+
+/** Keys that stand twice in one mapping, and more aliases than are looked up in any sensible time. */
+function refuseRepeated(name: string, lines: LineCounter, document: Document): void {
+  const refuse = (node: Node, why: string) => {
+    throw invalid(position(name, lines, node.range?.[0] ?? 0), why);
+  };
+  let aliases = 0;
+  visit(document, {
+    Alias: (_, alias) => {
+      if (++aliases > mostAliases) refuse(alias, `found more than ${mostAliases} aliases`);
+    },
+    Map: (_, { items }) => {
+      const known = new Set<unknown>();
+      for (const { key } of items) {
+        if (!isScalar(key)) continue;
+        if (known.has(key.value))
+          refuse(key, `the key ${JSON.stringify(key.value)} stands twice in one mapping`);
+        known.add(key.value);
+      }
+    },
+  });
+}
 
 function resolved(name: string, lines: LineCounter, document: Document): unknown {
   try {

@@ -243,7 +243,11 @@ test('a refused __proto__ has changed nothing', () => {
 });
 
 const wrongSyntax: Record<string, readonly [string, string]> = {
-  'a key that is there twice': [lines('engine: auto', 'engine: auto'), 'd.yaml:2:1: '],
+  'a key that is there twice': [
+    lines('engine: auto', 'engine: auto'),
+    'd.yaml:2:1: this is not the YAML dualport reads: the key "engine" stands twice in one mapping',
+  ],
+  'a key that is there twice, between brackets': [lines('defaults: { to: a, "to": b }'), 'd.yaml:1:20: '],
   'an open bracket': [lines('publish:', '  - ports: [80'), 'd.yaml:3:1: '],
   'a tab as indentation': [lines('publish:', '\t- ports: 80'), 'd.yaml:2:1: '],
   'a second document': [
@@ -271,6 +275,42 @@ test('a document that multiplies itself is refused', () => {
     'CONFIG_SYNTAX',
     lines(...levels),
     'd.yaml:1:1: this is not the YAML dualport reads: Excessive alias count',
+  );
+});
+
+/** Half of what a file may have; a reload keeps everybody waiting meanwhile. Compared one by one it takes minutes. */
+const length = 512 * 1024;
+const sensibleMs = 30_000;
+
+test('a document of keys or aliases alone is refused in a sensible time', () => {
+  const start = performance.now();
+  let keys = '';
+  for (let i = 0; keys.length < length - 20; i++) keys += `k${i}: x\n`;
+  refuses('CONFIG_KEY', keys, 'd.yaml:1:1: k0: found an unknown key');
+  const aliases = `x: &x a\npublish:\n${'- *x\n'.repeat(length / 5 - 10)}`;
+  refuses(
+    'CONFIG_SYNTAX',
+    aliases,
+    'd.yaml:1003:3: this is not the YAML dualport reads: found more than 1000',
+  );
+  const ms = performance.now() - start;
+  assert.ok(ms < sensibleMs, `${Math.round(ms)} ms`);
+});
+
+test('no more ports are published than both protocols have', () => {
+  const all = '1-65535:1-65535';
+  assert.equal(published(`publish: [{ ports: ["${all}", "${all}/udp"] }]`).length, 131_070);
+  const said = 'found more than 131070 up to here; allowed: 131070 in all';
+  refuses(
+    'CONFIG_VALUE',
+    `publish: [{ ports: ["${all},${all}/udp,80"] }]`,
+    `d.yaml:1:21: publish[0].ports[0]: ${said}`,
+  );
+  const entry = lines('  - &a', `    ports: ["${all}"]`);
+  refuses(
+    'CONFIG_VALUE',
+    `publish:\n${entry}${'  - *a\n'.repeat(999)}`,
+    `d.yaml:3:13: publish[2].ports[0]: ${said}`,
   );
 });
 

@@ -487,3 +487,11 @@ test('every thread is to have a flow at least', () => {
     /found 4 threads, and at most 3 flows/,
   );
 });
+
+test('a flag publishes no more ports than both protocols have, however short it is', () => {
+  const publish = [Array.from({ length: 3 }, (_, i) => `127.0.0.${i + 1}:1-65535:1-65535`).join(',')];
+  assert.throws(
+    () => loadConfig({ flags: { publish, to: ['10.0.0.1'] }, env: {} }),
+    /^DualportError: --publish: found more than 131070 up to here; allowed: 131070 in all/,
+  );
+});
