@@ -57,6 +57,11 @@ export interface Place {
 
 export type LimitReason = Extract<CloseReason, 'limit-flows' | 'limit-rule' | 'limit-source'>;
 
+/** What UDP gets of so many flows. */
+export function mostUdpFlows(maxFlows: number): number {
+  return Math.max(1, Math.floor(maxFlows / 2));
+}
+
 export class Admission {
   readonly #maxFlows: number;
   readonly #maxUdpFlows: number;
@@ -67,7 +72,7 @@ export class Admission {
   /** @param maxFlows most flows of the engine at once; UDP gets half of them */
   constructor(maxFlows: number) {
     this.#maxFlows = maxFlows;
-    this.#maxUdpFlows = Math.max(1, Math.floor(maxFlows / 2));
+    this.#maxUdpFlows = mostUdpFlows(maxFlows);
   }
 
   get flows(): number {

@@ -6,8 +6,9 @@
  *
  * The 192 are 64 for Node and its admin address, and 128 for the pipes through which the Linux engine splices; every
  * further thread has such pipes too, and 8 for itself. A flow holds two descriptors, and a third while two upstream
- * addresses race. One rule may have half of the flows when there are several rules, one source a quarter, and all
- * UDP flows together half. Where containers or launchers bring rules, the descriptors of as many as they may bring
+ * addresses race. All UDP flows together may have half of the flows. Of those that its protocol may have, one rule gets
+ * half when there are several rules, and one source a quarter: whoever floods one UDP port with forged sources that its
+ * program answers takes no other port's places. Where containers or launchers bring rules, the descriptors of as many as they may bring
  * are counted from the start.
  *
  * The portable engine has no pipes and cannot leave clients in the backlog: what is left over, up to a backlog, is
@@ -15,7 +16,7 @@
  */
 import type { Config } from '../config/load.ts';
 import type { Rule } from '../config/rules.ts';
-import type { FlowLimits } from '../engine/admission.ts';
+import { type FlowLimits, mostUdpFlows } from '../engine/admission.ts';
 import { attemptsAtOnce } from '../engine/race.ts';
 import type { ReplyBudget } from '../engine/reply-budget.ts';
 
@@ -91,9 +92,10 @@ export function replyBudgetOf({ udpReplies }: Rule): ReplyBudget | undefined {
 }
 
 export function flowLimits(rule: Rule, rules: number, flows: number): FlowLimits {
-  const perRule = rules > 1 ? Math.ceil(flows / 2) : flows;
+  const ofProtocol = rule.port.protocol === 'udp' ? mostUdpFlows(flows) : flows;
+  const perRule = rules > 1 ? Math.ceil(ofProtocol / 2) : ofProtocol;
   return {
     perRule: rule.maxFlowsPerRule ?? perRule,
-    perSource: rule.maxFlowsPerSource ?? Math.ceil(flows / 4),
+    perSource: rule.maxFlowsPerSource ?? Math.ceil(ofProtocol / 4),
   };
 }

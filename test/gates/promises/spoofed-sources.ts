@@ -1,10 +1,11 @@
 /**
  * A flood of datagrams from sources that do not exist, beside flows of real clients: first to a program that answers no
- * stranger, then to one that answers everybody, which makes of each forged source a flow that looks as good as any.
+ * stranger, then to one that answers everybody, which makes of each forged source a flow that looks as good as any. Two
+ * ports are published, and the other one is served whatever becomes of the flooded one.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Arena, back, front, judgeAlive, publish } from '../arena.ts';
-import type { Findings } from '../findings.ts';
+import { type Findings, faultsText } from '../findings.ts';
 import type { Gate } from '../gate.ts';
 import type { Relay } from '../relay.ts';
 
@@ -14,6 +15,7 @@ const rounds = { ci: 1, soak: 20, tiny: 1 } as const;
 /** A limit that is reached in the tiny form, too. */
 const tinyFlows = 1000;
 const good = 100;
+const other = front + 1;
 
 export const spoofedSources: Gate = {
   name: 'spoofed src',
@@ -48,9 +50,11 @@ async function run(arena: Arena, findings: Findings): Promise<void> {
 async function flood(arena: Arena, findings: Findings, answered: boolean): Promise<void> {
   const kind = answered ? 'forged sources that are answered' : 'forged sources that nobody answers';
   const [, spec = '', ...to] = publish;
+  const ports = [`${spec}/udp`, `${other}:${back}/udp`].flatMap((port) => ['--publish', port]);
   const limit = arena.form === 'tiny' ? ['--max-flows', `${tinyFlows}`] : [];
-  const relay = await arena.relay(['--publish', `${spec}/udp`, ...to, ...limit]);
-  const cap = Math.floor((await relay.metric('dualport_flows_limit')) / 2);
+  const relay = await arena.relay([...ports, ...to, ...limit]);
+  // Of all flows UDP may have half, and of these one rule of several.
+  const cap = Math.ceil(Math.floor((await relay.metric('dualport_flows_limit')) / 2) / 2);
   const { sockets: socketsBefore } = await relay.restingHoldings();
   const ends = `--target 127.0.0.1 ${front} --target ::1 ${front} --sink 127.0.0.1 ${back}`;
   const much = `--sources ${counts[arena.form]} --good ${good}${answered ? ' --answered' : ''}`;
@@ -75,6 +79,15 @@ async function flood(arena: Arena, findings: Findings, answered: boolean): Promi
   findings.atMost(`sockets for ${kind}`, mostSockets, cap);
   await judgeCounters(findings, relay, kind, seen, cap, answered);
   judgeAlive(findings, relay);
+  if (relay.child.alive) {
+    const beside = await arena.datagrams(other, ['--flows', '4', '--lone']);
+    findings.equal(
+      `datagrams to another port behind ${kind} that went wrong`,
+      beside.failed,
+      0,
+      faultsText(beside.faults),
+    );
+  }
   // Where all flows look good there is no room for a new one, until some are idle.
   if (!answered && relay.child.alive) await arena.judgeAfterwards(findings, relay, 'udp');
   await relay.child.end();

@@ -61,6 +61,11 @@ test('one rule of several may have half of the flows, one source a quarter', () 
   assert.ok(rule);
   assert.deepEqual(flowLimits(rule, 1, 1000), { perRule: 1000, perSource: 250 });
   assert.deepEqual(flowLimits(rule, 2, 1000), { perRule: 500, perSource: 250 });
+  const [udp] = config({}, ['53:53/udp']).rules;
+  assert.ok(udp);
+  assert.deepEqual(flowLimits(udp, 1, 1000), { perRule: 500, perSource: 125 }, 'of what UDP may have');
+  assert.deepEqual(flowLimits(udp, 2, 1000), { perRule: 250, perSource: 125 });
+  assert.deepEqual(flowLimits(udp, 2, 1), { perRule: 1, perSource: 1 });
   const [limited] = config({ maxFlowsPerRule: '7', maxFlowsPerSource: '3' }).rules;
   assert.ok(limited);
   assert.deepEqual(flowLimits(limited, 2, 1000), { perRule: 7, perSource: 3 });
