@@ -107,6 +107,20 @@ const limitCases: readonly Case[] = [
     },
   },
   {
+    title: 'clients of a listener that is opened at the limit wait in the kernel, without a descriptor here',
+    async run(harness) {
+      const { clients } = await crowd(harness);
+      const upstream = await harness.server('127.0.0.1', (socket) => socket.write('hi'));
+      const listener = await harness.listen('tcp', '127.0.0.1', [upstream]);
+      const before = openDescriptors();
+      const late = await Promise.all(Array.from({ length: 30 }, () => harness.connect(listener.local)));
+      await sleep(200);
+      assert.equal(openDescriptors() - before, late.length, 'their own');
+      for (const client of clients) client.socket.resetAndDestroy();
+      assert.equal(await late[0]?.text(2), 'hi');
+    },
+  },
+  {
     title: 'a listener that is closed resets who waits, and those who were served go on',
     async run(harness) {
       const { listener, clients, served } = await crowd(harness);
