@@ -182,6 +182,27 @@ const dead: readonly Case[] = [
       assert.ok(kept <= 17 * MiB, `${kept} bytes are kept`);
     },
   },
+  {
+    title:
+      'a datagram that is kept takes the room of the one before it: later clients fall back as the first did',
+    async run(harness) {
+      const silent = await Promise.all([unread(harness), unread(harness)]);
+      const { local } = await harness.listen('udp', '127.0.0.1', silent);
+      const patient = await harness.udp('127.0.0.1', local);
+      const datagram = Buffer.alloc(64_000);
+      for (let sent = 1; sent <= 300; sent++) {
+        patient.send(datagram);
+        await until(() => harness.count('datagramsFromClient') === sent, 'the datagram');
+      }
+      const echo = await harness.udpEcho('127.0.0.1');
+      const dead = await harness.closedPort('127.0.0.1');
+      const fallback = await harness.listen('udp', '127.0.0.1', [dead, echo.local]);
+      const late = await harness.udp('127.0.0.1', fallback.local);
+      late.send(datagram);
+      await late.datagrams(1);
+      assert.equal(late.received[0]?.length, datagram.length);
+    },
+  },
 ];
 
 export const udpAbuseCases: readonly Case[] = [...forged, ...dead];
