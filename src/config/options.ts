@@ -156,11 +156,15 @@ export const ruleOptions = {
       'what a UDP client gets before it has shown that it hears: 64 KiB and 64 datagrams for each of its own and 1 ' +
       'MiB/s for its network, or (strict) 3 times what it sent, or all',
   }),
-  maxFlowsPerRule: limit('half of all (UDP: of half), when there are several rules', mostFlows, {
-    ...limits,
-    help: 'most flows at once for one rule',
-  }),
-  maxFlowsPerSource: limit('a quarter of all (UDP: of half)', mostFlows, {
+  maxFlowsPerRule: limit(
+    'half of all when there are several rules; UDP: half, or a quarter when there are several UDP rules',
+    mostFlows,
+    {
+      ...limits,
+      help: 'most flows at once for one rule',
+    },
+  ),
+  maxFlowsPerSource: limit('a quarter of all; UDP: an eighth', mostFlows, {
     ...limits,
     help: 'most flows at once for one client (IPv4 address or IPv6 /64) of a rule',
   }),

@@ -6,10 +6,10 @@
  *
  * The 192 are 64 for Node and its admin address, and 128 for the pipes through which the Linux engine splices; every
  * further thread has such pipes too, and 8 for itself. A flow holds two descriptors, and a third while two upstream
- * addresses race. All UDP flows together may have half of the flows. Of those that its protocol may have, one rule gets
- * half when there are several rules, and one source a quarter: whoever floods one UDP port with forged sources that its
- * program answers takes no other port's places. Where containers or launchers bring rules, the descriptors of as many as they may bring
- * are counted from the start.
+ * addresses race. All UDP flows together may have half of the flows. One source gets a quarter of what its protocol may
+ * have, and one rule half of it when there are others (for UDP: other UDP rules), so whoever floods one UDP port with
+ * forged sources that its program answers takes no other port's places. Where containers or launchers bring rules, the
+ * descriptors of as many as they may bring are counted from the start.
  *
  * The portable engine has no pipes and cannot leave clients in the backlog: what is left over, up to a backlog, is
  * for those that wait.
@@ -91,9 +91,10 @@ export function replyBudgetOf({ udpReplies }: Rule): ReplyBudget | undefined {
   return replyBudgets[udpReplies];
 }
 
-export function flowLimits(rule: Rule, rules: number, flows: number): FlowLimits {
+/** @param sharers how many rules there are for the flows of its protocol, with this one */
+export function flowLimits(rule: Rule, sharers: number, flows: number): FlowLimits {
   const ofProtocol = rule.port.protocol === 'udp' ? mostUdpFlows(flows) : flows;
-  const perRule = rules > 1 ? Math.ceil(ofProtocol / 2) : ofProtocol;
+  const perRule = sharers > 1 ? Math.ceil(ofProtocol / 2) : ofProtocol;
   return {
     perRule: rule.maxFlowsPerRule ?? perRule,
     perSource: rule.maxFlowsPerSource ?? Math.ceil(ofProtocol / 4),

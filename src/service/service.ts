@@ -18,7 +18,7 @@ import type { RuleGroup } from '../engine/admission.ts';
 import type { Listener } from '../engine/engine.ts';
 import { DualportError, messageOf } from '../errors.ts';
 import type { Counters } from '../flow/counters.ts';
-import type { FlowRecord, LateUpstreams } from '../flow/flow.ts';
+import type { FlowRecord, LateUpstreams, Protocol } from '../flow/flow.ts';
 import { type Log, LogBudget } from '../log.ts';
 import { type Endpoint, formatEndpoint } from '../net/address.ts';
 import { bindRule, isInUse, namingHolder } from './bind.ts';
@@ -78,7 +78,8 @@ export class Service {
   readonly #clients: ClientAddresses;
   readonly #running = new Map<string, RunningRule>();
   /** The names of those among them that are not the configuration's. */
-  readonly #added = new Set<string>();
+  readonly #added = new Map<string, Protocol>();
+  #counted: { readonly config: Config; readonly udp: number } | undefined;
   /** How often plans had to be made again, for other reasons than the rules. */
   #changes = 0;
   /** Rules that what is around is made for before they run. */
@@ -185,7 +186,7 @@ export class Service {
     if (this.#running.has(rule.name)) throw publishedAlready(rule.name);
     const open = brought.open ?? this.#binding(rule, await readHostFacts());
     await this.#ready([rule]);
-    this.#added.add(rule.name);
+    this.#added.set(rule.name, rule.port.protocol);
     try {
       await this.#openOne(rule, open, brought);
     } catch (error) {
@@ -195,7 +196,7 @@ export class Service {
       throw error;
     }
     // One of several rules may have fewer flows than a single one.
-    if (this.#running.size === 2) await this.#replacePlans();
+    if (this.#running.size === 2 || this.#sharers(rule) === 2) await this.#replacePlans();
   }
 
   /** What rules need that are about to run. */
@@ -374,8 +375,7 @@ export class Service {
 
   #plan({ rule, brought, group, upstreams }: Planned): RulePlan {
     const { accessLog } = this.#config;
-    const rules = this.#config.rules.length + this.#added.size;
-    const limits = flowLimits(rule, rules, this.maxFlows);
+    const limits = flowLimits(rule, this.#sharers(rule), this.maxFlows);
     const logged = flowLog(this.#log, this.#budget, accessLog);
     const ended = (record: FlowRecord) => {
       this.#hear(record);
@@ -386,6 +386,21 @@ export class Service {
     const data = around === undefined ? undefined : { rule, upstreams, around, limits, accessLog };
     const heard = { ended, acceptFailed: acceptLog(this.#log, this.#budget, rule.name) };
     return { ...makePlan(rule, showing, limits, group, heard), data };
+  }
+
+  /** How many rules there are for the flows that this one may have: UDP rules have half of all to themselves. */
+  #sharers({ port: { protocol } }: Rule): number {
+    if (protocol === 'tcp') return this.#config.rules.length + this.#added.size;
+    return this.#udpRules() + [...this.#added.values()].filter((added) => added === 'udp').length;
+  }
+
+  /** Of the configuration; counted once for it, since each of thousands asks. */
+  #udpRules(): number {
+    if (this.#counted?.config !== this.#config) {
+      const udp = this.#config.rules.filter(({ port }) => port.protocol === 'udp').length;
+      this.#counted = { config: this.#config, udp };
+    }
+    return this.#counted.udp;
   }
 
   /** What there is to an ended flow beside its line in the log, on whatever thread it was. */

@@ -1,5 +1,6 @@
 /** Rules that come and go one by one, beside those of the configuration; on real sockets of the portable engine. */
 import assert from 'node:assert/strict';
+import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
@@ -82,6 +83,30 @@ test('whoever added a rule hears of a flow of it that reached nobody, and of no 
   await told.change(ruleOf(added, first));
   assert.equal(await said(added), 'first');
   assert.deepEqual(unreached, [rule.name]);
+});
+
+test('a UDP rule has half of the flows beside rules of TCP, and half of that beside another of UDP', async (t) => {
+  const echo = createSocket('udp4', (data, { port, address }) => echo.send(data, port, address));
+  t.after(() => echo.close());
+  await once(echo.bind(0, '127.0.0.1'), 'listening');
+  const rule = `127.0.0.1:${await freePort()}:${echo.address().port}`;
+  const other = `127.0.0.1:${await freePort()}:${echo.address().port}/udp`;
+  const config = (...publish: string[]) =>
+    loadConfig({
+      flags: { publish, to: ['127.0.0.1'], engine: 'portable', maxFlows: '8', maxFlowsPerSource: '8' },
+      env: {},
+    });
+  const answered = async (added: readonly Rule[]) => {
+    const one = new Service(config(rule, `${rule}/udp`), pino({ level: 'silent' }));
+    t.after(() => one.stop(0, AbortSignal.abort()));
+    await one.apply(config(rule, `${rule}/udp`));
+    for (const each of added) await one.add(each);
+    const count = await clientsAnswered(6, Number(rule.split(':')[1]));
+    await one.stop(0, AbortSignal.abort());
+    return count;
+  };
+  assert.equal(await answered([]), 4);
+  assert.equal(await answered(config(other).rules), 2);
 });
 
 test('a reload leaves added rules alone', async () => {
@@ -275,6 +300,18 @@ async function said(port: number): Promise<string> {
   const [data] = await once(socket, 'data');
   socket.destroy();
   return String(data);
+}
+
+/** How many of so many clients at once hear from a program behind a UDP port. */
+async function clientsAnswered(clients: number, port: number): Promise<number> {
+  let answers = 0;
+  const sockets = Array.from({ length: clients }, () => createSocket('udp4', () => answers++));
+  open.push(...sockets.map((socket) => () => socket.close()));
+  for (const socket of sockets) {
+    socket.send('?', port, '127.0.0.1');
+    await sleep(50);
+  }
+  return answers;
 }
 
 async function freePort(): Promise<number> {
