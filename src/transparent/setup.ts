@@ -122,7 +122,8 @@ export class TransparentSetup {
 
   #sayChange({ marking, rules, routes }: Plan, mended: boolean): void {
     const now = { interfaces: marking?.interfaces ?? [], rules: rules.length, routes: routes.length };
-    if (mended) this.#log.warn(now, 'somebody had removed of the transparent set-up, and it was made again');
+    if (mended)
+      this.#log.warn(now, 'somebody has removed a part of the transparent set-up: it is made again');
     else this.#log.info(now, 'transparent set-up changed');
   }
 

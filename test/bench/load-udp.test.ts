@@ -14,6 +14,7 @@ import { freePort, Running } from '../support/process.ts';
 import { skipUnless } from '../support/requirements.ts';
 
 const options = { skip: skipUnless('linux', 'gcc'), timeout: 20_000 };
+const mostAttempts = 4;
 
 before(() => {
   if (options.skip === false) buildLoad();
@@ -391,6 +392,23 @@ test('a loss within trains is seen', options, async (t) => {
   assert.deepEqual(counts(seen), { received: seen.sent - dropped });
 });
 
+/**
+ * A test of what a bottleneck lets through in a tenth of a second. Where others hold this process up for some of it, it is
+ * another bottleneck, so there are several attempts; a search that is wrong is wrong in each.
+ */
+function timed(title: string, attempt: (t: TestContext) => Promise<void>): void {
+  test(title, options, async (t) => {
+    for (let left = mostAttempts - 1; ; left--) {
+      try {
+        return await attempt(t);
+      } catch (error) {
+        if (left === 0) throw error;
+      }
+      await sleep(500);
+    }
+  });
+}
+
 /** Lets through at most so many a second, with room for a few ms. */
 function bottleneck(perSecond: number): Treatment {
   const room = Math.ceil(perSecond * 0.004);
@@ -406,7 +424,7 @@ function bottleneck(perSecond: number): Treatment {
   };
 }
 
-test('the search finds what a bottleneck lets through', options, async (t) => {
+timed('the search finds what a bottleneck lets through', async (t) => {
   const way = await relay(t, { treat: bottleneck(5000) });
   const seen = await figures(t, 'search', ...way.words, '--seconds', '0.1', '--trials', '9');
   assert.deepEqual(Object.keys(seen), ['overload', 'rate', 'loss', 'trials']);
@@ -432,7 +450,7 @@ function slowThenLosing(lost: readonly number[]): Treatment {
 
 const offeredOf = ({ offered }: { offered: number }) => offered;
 
-test('a rate at which one hiccup loses something is tried again', options, async (t) => {
+timed('a rate at which one hiccup loses something is tried again', async (t) => {
   const way = await relay(t, { treat: slowThenLosing([8, 0]) });
   const seen = await figures(t, 'search', ...way.words, '--seconds', '0.1', '--trials', '2');
   const [first, second] = seen.trials.map(offeredOf);
@@ -442,7 +460,7 @@ test('a rate at which one hiccup loses something is tried again', options, async
   assert.equal(seen.rate, second);
 });
 
-test('a rate at which far more is lost than in a hiccup is not tried again', options, async (t) => {
+timed('a rate at which far more is lost than in a hiccup is not tried again', async (t) => {
   const way = await relay(t, { treat: slowThenLosing([150, 0]) });
   const seen = await figures(t, 'search', ...way.words, '--seconds', '0.1', '--trials', '3');
   const [first, second] = seen.trials.map(offeredOf);

@@ -246,7 +246,7 @@ test(
     inside(place, ['nft', 'flush', 'ruleset']);
     ipEach(place, ['rule del pref 60', '-6 rule del pref 60', 'route flush table 24000']);
     await until(() => sorted(dump(place)) === sorted(up), 'what was removed', soonMs);
-    await running.says('somebody had removed of the transparent set-up, and it was made again');
+    await running.says('somebody has removed a part of the transparent set-up: it is made again');
 
     inside(place, ['nft', 'flush', 'ruleset']);
     ipEach(place, ['rule add pref 60 from 198.18.9.9 lookup main']);
