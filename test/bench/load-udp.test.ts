@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import dgram from 'node:dgram';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { before, type TestContext, test } from 'node:test';
+import { before, type TestContext, type TestOptions, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { buildLoad, loadProgram } from '../../bench/load/programs.ts';
 import { here, Stage } from '../support/dualport.ts';
@@ -19,6 +19,23 @@ const mostAttempts = 4;
 before(() => {
   if (options.skip === false) buildLoad();
 });
+
+/**
+ * A test that keeps time, in tenths of a second. Where others hold this process up for some of it, its relay is another one
+ * than was asked for, so there are several attempts; a program that is wrong is wrong in each.
+ */
+function timed(title: string, needs: TestOptions, attempt: (t: TestContext) => Promise<void>): void {
+  test(title, needs, async (t) => {
+    for (let left = mostAttempts - 1; ; left--) {
+      try {
+        return await attempt(t);
+      } catch (error) {
+        if (left === 0) throw error;
+      }
+      await sleep(500);
+    }
+  });
+}
 
 /** Sends a datagram on, over the flow's own socket or another flow's. */
 type Send = (datagram: Buffer, flow?: number) => void;
@@ -114,7 +131,7 @@ function counts(seen: Record<string, number>): Record<string, number> {
 
 for (const host of ['127.0.0.1', '::1']) {
   const needs = { ...options, skip: skipUnless('linux', 'gcc', 'ipv6') };
-  test(`a relay that does everything right loses nothing (${host})`, needs, async (t) => {
+  timed(`a relay that does everything right loses nothing (${host})`, needs, async (t) => {
     const way = await relay(t, { treat: (datagram, _, send) => send(datagram), host });
     for (const more of ['', '--size 24', '--size 1472 --flows 7', '--flows 100']) {
       const seen = await trial(t, way, more);
@@ -282,7 +299,7 @@ test('datagrams of a former run are stale, whatever numbers they have', options,
   assert.deepEqual(counts(seen), { received: seen.sent - released, stale: released });
 });
 
-test('what was queued on the way when sending ended does not count as speed', options, async (t) => {
+timed('what was queued on the way when sending ended does not count as speed', options, async (t) => {
   const way = await relay(t, {
     treat: (datagram, _, send) => {
       setTimeout(() => send(datagram), 200);
@@ -294,7 +311,7 @@ test('what was queued on the way when sending ended does not count as speed', op
   assert.ok(Math.abs(seen.delivered - seen.received / (0.2 + seen.drained)) < 50, `${seen.delivered}/s`);
 });
 
-test('half a second after the end is waited no longer, though the sink is not quiet', options, async (t) => {
+timed('half a second after the end is waited no longer, though the sink is not quiet', options, async (t) => {
   const held: (() => void)[] = [];
   let chatter: NodeJS.Timeout | undefined;
   t.after(() => clearInterval(chatter));
@@ -349,7 +366,7 @@ test('without a relay and a rate, all that is sent arrives and is counted', opti
   }
 });
 
-test('a sender that was held up does not make up for it in a burst', options, async (t) => {
+timed('a sender that was held up does not make up for it in a burst', options, async (t) => {
   const way = await relay(t, {});
   const program = start(t, 'rate', ...way.words, '--rate', '5000', '--seconds', '0.5');
   await sleep(200);
@@ -392,23 +409,6 @@ test('a loss within trains is seen', options, async (t) => {
   assert.deepEqual(counts(seen), { received: seen.sent - dropped });
 });
 
-/**
- * A test of what a bottleneck lets through in a tenth of a second. Where others hold this process up for some of it, it is
- * another bottleneck, so there are several attempts; a search that is wrong is wrong in each.
- */
-function timed(title: string, attempt: (t: TestContext) => Promise<void>): void {
-  test(title, options, async (t) => {
-    for (let left = mostAttempts - 1; ; left--) {
-      try {
-        return await attempt(t);
-      } catch (error) {
-        if (left === 0) throw error;
-      }
-      await sleep(500);
-    }
-  });
-}
-
 /** Lets through at most so many a second, with room for a few ms. */
 function bottleneck(perSecond: number): Treatment {
   const room = Math.ceil(perSecond * 0.004);
@@ -424,7 +424,7 @@ function bottleneck(perSecond: number): Treatment {
   };
 }
 
-timed('the search finds what a bottleneck lets through', async (t) => {
+timed('the search finds what a bottleneck lets through', options, async (t) => {
   const way = await relay(t, { treat: bottleneck(5000) });
   const seen = await figures(t, 'search', ...way.words, '--seconds', '0.1', '--trials', '9');
   assert.deepEqual(Object.keys(seen), ['overload', 'rate', 'loss', 'trials']);
@@ -450,7 +450,7 @@ function slowThenLosing(lost: readonly number[]): Treatment {
 
 const offeredOf = ({ offered }: { offered: number }) => offered;
 
-timed('a rate at which one hiccup loses something is tried again', async (t) => {
+timed('a rate at which one hiccup loses something is tried again', options, async (t) => {
   const way = await relay(t, { treat: slowThenLosing([8, 0]) });
   const seen = await figures(t, 'search', ...way.words, '--seconds', '0.1', '--trials', '2');
   const [first, second] = seen.trials.map(offeredOf);
@@ -460,7 +460,7 @@ timed('a rate at which one hiccup loses something is tried again', async (t) => 
   assert.equal(seen.rate, second);
 });
 
-timed('a rate at which far more is lost than in a hiccup is not tried again', async (t) => {
+timed('a rate at which far more is lost than in a hiccup is not tried again', options, async (t) => {
   const way = await relay(t, { treat: slowThenLosing([150, 0]) });
   const seen = await figures(t, 'search', ...way.words, '--seconds', '0.1', '--trials', '3');
   const [first, second] = seen.trials.map(offeredOf);
@@ -525,7 +525,7 @@ test('SIGTERM ends it at once, also while it greets', options, async (t) => {
   const started = performance.now();
   for (const program of [sending, greeting]) program.signal('SIGTERM');
   const exits = await Promise.all([sending.exit, greeting.exit]);
-  assert.ok(performance.now() - started < 200);
+  assert.ok(performance.now() - started < 2000, 'long before its 60 s are over');
   assert.deepEqual(
     exits.map(({ stdout, stderr }) => stdout + stderr),
     ['', ''],
