@@ -761,6 +761,8 @@ static const struct {
 
 int main(int count, char **arguments) {
   signal(SIGPIPE, SIG_IGN);
+  /* A shell has them ignored in what it runs in the background, as has nohup. */
+  for (int i = 0; i < 3; i++) signal((int[]){SIGHUP, SIGINT, SIGQUIT}[i], SIG_DFL);
   alarm(120);
   strcpy(folder, "/tmp/dualport-launcher-XXXXXX");
   CHECK(mkdtemp(folder) != NULL && atexit(remove_folder) == 0);
