@@ -116,7 +116,7 @@ async function cycle(arena: Arena, findings: Findings): Promise<void> {
     findings.equal('connections of a cycle that failed', failed, 0, faultsText(faults));
   await standing(arena, part(260));
   await stalledAndCut(arena, part(40));
-  const answered = await arena.datagrams(front, ['--flows', `${part(1700)}`, '--lone']);
+  const answered = await arena.loneDatagrams(front, part(1700));
   findings.equal('datagrams of a cycle that went wrong', answered.failed, 0, faultsText(answered.faults));
   // Nobody answers these.
   await arena.datagrams(nobody, [

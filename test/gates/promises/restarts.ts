@@ -45,7 +45,7 @@ async function run(arena: Arena, findings: Findings): Promise<void> {
     times.push(Math.max(...first.map(({ awaitedMs, longestMs }) => awaitedMs + longestMs)));
     for (const { failed, faults } of first)
       findings.equal(`first connections after restart ${i + 1} that failed`, failed, 0, faultsText(faults));
-    const asked = await arena.datagrams(front, ['--flows', '4', '--lone']);
+    const asked = await arena.loneDatagrams(front, 4);
     findings.equal(
       `first datagrams after restart ${i + 1} that went wrong`,
       asked.failed,

@@ -80,7 +80,7 @@ async function flood(arena: Arena, findings: Findings, answered: boolean): Promi
   await judgeCounters(findings, relay, kind, seen, cap, answered);
   judgeAlive(findings, relay);
   if (relay.child.alive) {
-    const beside = await arena.datagrams(other, ['--flows', '4', '--lone']);
+    const beside = await arena.loneDatagrams(other, 4);
     findings.equal(
       `datagrams to another port behind ${kind} that went wrong`,
       beside.failed,
