@@ -4,7 +4,7 @@
  *   npm run faults -- [--out FILE] [--rows A1,C14] [--subjects linux,nginx]
  *
  * Two subjects are played at a time, each in a network of its own. Less than everything is printed and not written.
- * Status 0: dualport keeps every row; what others do has no influence. Where something is missing that rows or other
+ * Status 0: dualport keeps every row; what others do has no influence. 2: wrong usage. Where something is missing that rows or other
  * programs need, that is said and is no failure; in CI it is.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -24,13 +24,7 @@ const lanes = 2;
 const lane = fileURLToPath(new URL('lane.js', import.meta.url));
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 
-const { values } = parseArgs({
-  options: {
-    out: { type: 'string', default: `${root}RELIABILITY.md` },
-    rows: { type: 'string' },
-    subjects: { type: 'string' },
-  },
-});
+const values = parsed();
 const chosenRows = chosen(rows, values.rows, ({ id }) => id, 'rows');
 const chosenSubjects = chosen(subjects, values.subjects, ({ name }) => name, 'subjects');
 
@@ -42,12 +36,32 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   });
 }
 
+function parsed() {
+  try {
+    return parseArgs({
+      options: {
+        out: { type: 'string', default: `${root}RELIABILITY.md` },
+        rows: { type: 'string' },
+        subjects: { type: 'string' },
+      },
+    }).values;
+  } catch (error) {
+    return refuse(
+      `${(error as Error).message}; allowed: --out <file>, --rows A1,C14, --subjects linux,nginx`,
+    );
+  }
+}
+
+function refuse(why: string): never {
+  process.stderr.write(`faults: ${why}\n`);
+  process.exit(2);
+}
+
 function chosen<T>(all: readonly T[], wish: string | undefined, nameOf: (one: T) => string, what: string) {
   if (wish === undefined) return all;
   const names = wish.split(',');
   const unknown = names.filter((name) => !all.some((one) => nameOf(one) === name));
-  if (unknown.length > 0)
-    throw new Error(`--${what}: found ${unknown}; allowed: ${all.map(nameOf).join(', ')}`);
+  if (unknown.length > 0) refuse(`--${what}: found ${unknown}; allowed: ${all.map(nameOf).join(', ')}`);
   return all.filter((one) => names.includes(nameOf(one)));
 }
 
