@@ -518,14 +518,14 @@ test('the client and the sink are in the network namespaces that are named', {
   assert.deepEqual([missing.code, missing.stderr], [1, `udp-load: ${text}\n`]);
 });
 
-test('SIGTERM ends it at once, also while it greets', options, async (t) => {
+timed('SIGTERM ends it at once, also while it greets', options, async (t) => {
   const sending = start(t, 'rate', ...(await relay(t, {})).words, '--rate', '100', '--seconds', '60');
   const greeting = start(t, 'search', ...(await relay(t, { answer: () => undefined })).words);
   await sleep(200);
   const started = performance.now();
   for (const program of [sending, greeting]) program.signal('SIGTERM');
   const exits = await Promise.all([sending.exit, greeting.exit]);
-  assert.ok(performance.now() - started < 2000, 'long before its 60 s are over');
+  assert.ok(performance.now() - started < 200);
   assert.deepEqual(
     exits.map(({ stdout, stderr }) => stdout + stderr),
     ['', ''],
