@@ -8,6 +8,11 @@ import { readFileSync } from 'node:fs';
 /** How often a run is made whose losses may be the kernel's. */
 export const mostRuns = 4;
 
+/** Datagrams were lost and nothing else was wrong, and the kernel has dropped packets since it had dropped so many. */
+export function mayBeTheKernels({ failed, lost }: { failed: number; lost: number }, before: number): boolean {
+  return failed > 0 && failed === lost && backlogDrops() !== before;
+}
+
 /** Since the machine started; the second column of /proc/net/softnet_stat, one line a processor. */
 export function backlogDrops(): number {
   const lines = readFileSync('/proc/net/softnet_stat', 'utf8').trim().split('\n');

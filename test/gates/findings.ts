@@ -20,12 +20,6 @@ export class Findings {
     return value;
   }
 
-  /** All that another one has. */
-  take(other: Findings): void {
-    Object.assign(this.#figures, other.#figures);
-    this.broken.push(...other.broken);
-  }
-
   /** @param detail what else is known, for whoever has to find the cause */
   equal(what: string, seen: number, expected: number, detail = ''): void {
     if (seen !== expected) this.#add(`${what}: expected ${expected}, seen ${seen}`, detail);
