@@ -2,41 +2,53 @@
  * SIGHUP: reads the configuration again and applies it, one at a time. A storm of signals is one reload after
  * the one that runs. Whatever is wrong with the new configuration, the old one stays in force as a whole.
  */
-import type { Config } from '../config/load.ts';
+import type { Config, PseudoConfig, TransparentConfig } from '../config/load.ts';
+import type { OptionKey } from '../config/options.ts';
 import { DualportError, messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { ReloadHistory } from './metrics.ts';
 import type { Service } from './service.ts';
 
-/** What is made once when the process starts, and is as it was then until the process ends. */
-const atStartOnly = [
-  'engine',
-  'threads',
-  'maxFlows',
-  'admin',
-  'docker',
-  'launchers',
-  'logLevel',
-  'logFormat',
-  'pseudo',
-  'transparent',
-] as const;
+type Names<T> = Readonly<Record<keyof T, OptionKey>>;
 
-/** The same by the options that say it. */
-function optionsAtStart(config: Config): Readonly<Record<string, unknown>> {
-  const { engine, threads, maxFlows, admin, docker, launchers, logLevel, logFormat, pseudo, transparent } =
-    config;
-  return {
-    ...{ engine, threads, maxFlows, admin, docker, logLevel, logFormat },
-    dockerProxySocket: launchers,
-    ...{ pseudoV4: pseudo.v4, pseudoV6: pseudo.v6, pseudoUnit: pseudo.unitBits, stateDir: pseudo.stateDir },
-    transparentSetup: transparent.setup,
-    transparentInterface: transparent.interfaces,
-    transparentTable: transparent.table,
-    transparentMark: transparent.mark,
-    transparentPriority: transparent.priority,
-    transparentRouteTable: transparent.routeTable,
-  };
+/** What is made once when the process starts, and is as it was then until the process ends; and the options that say it. */
+const atStartOnly = {
+  engine: 'engine',
+  threads: 'threads',
+  maxFlows: 'maxFlows',
+  admin: 'admin',
+  docker: 'docker',
+  launchers: 'dockerProxySocket',
+  logLevel: 'logLevel',
+  logFormat: 'logFormat',
+  pseudo: {
+    v4: 'pseudoV4',
+    v6: 'pseudoV6',
+    unitBits: 'pseudoUnit',
+    stateDir: 'stateDir',
+  } satisfies Names<PseudoConfig>,
+  transparent: {
+    setup: 'transparentSetup',
+    interfaces: 'transparentInterface',
+    table: 'transparentTable',
+    mark: 'transparentMark',
+    priority: 'transparentPriority',
+    routeTable: 'transparentRouteTable',
+  } satisfies Names<TransparentConfig>,
+} as const satisfies Partial<Record<keyof Config, OptionKey | Readonly<Record<string, OptionKey>>>>;
+
+type AtStart = keyof typeof atStartOnly;
+const startKeys = Object.keys(atStartOnly) as AtStart[];
+
+/** The options by which two configurations differ in what is made at start. */
+function differing(one: Config, other: Config): readonly OptionKey[] {
+  const differ = (a: unknown, b: unknown) => JSON.stringify(a) !== JSON.stringify(b);
+  return startKeys.flatMap((key) => {
+    const names: OptionKey | Readonly<Record<string, OptionKey>> = atStartOnly[key];
+    if (typeof names === 'string') return differ(one[key], other[key]) ? [names] : [];
+    const [a, b] = [one[key], other[key]] as readonly Record<string, unknown>[];
+    return Object.entries(names).flatMap(([part, name]) => (differ(a?.[part], b?.[part]) ? [name] : []));
+  });
 }
 
 export class Reloader {
@@ -110,16 +122,13 @@ export class Reloader {
 
   /** With what runs in the place of what will at the next start: bounds are judged by the admin that listens. */
   #asStarted(config: Config): Config {
-    const running = Object.fromEntries(atStartOnly.map((key) => [key, this.#config[key]]));
-    return Object.freeze({ ...config, ...(running as Pick<Config, (typeof atStartOnly)[number]>) });
+    const running = Object.fromEntries(startKeys.map((key) => [key, this.#config[key]]));
+    return Object.freeze({ ...config, ...(running as Pick<Config, AtStart>) });
   }
 
   /** At each reload, for as long as they are other than what runs. */
   #sayWhatNeedsRestart(config: Config): void {
-    const running = optionsAtStart(this.#config);
-    const changed = Object.entries(optionsAtStart(config))
-      .filter(([option, value]) => JSON.stringify(value) !== JSON.stringify(running[option]))
-      .map(([option]) => option);
+    const changed = differing(config, this.#config);
     if (changed.length > 0)
       this.#log.warn({ options: changed }, 'these options take effect at the next start');
   }
