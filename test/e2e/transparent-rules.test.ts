@@ -46,27 +46,30 @@ const toContainer = [...published, '--to', container.v4, '--to', container.v6];
 const everywhere = ['tcp 0.0.0.0 80', 'tcp :: 80', 'udp 0.0.0.0 53', 'udp :: 53'];
 const ports = { tcp: 80, udp: 53 } as const;
 
-/** Whom the program at these addresses takes strangers for, by protocol and family. */
-async function peers(
+type Addresses = Readonly<Record<FamilyName, string>>;
+
+/** Whom the programs at these addresses take callers from this place for, who call as `from`, by protocol and family. */
+async function callers(
   stage: Stage,
   place: Namespace,
-  to: Readonly<Record<FamilyName, string>>,
+  from: Addresses,
+  to: Addresses,
 ): Promise<Record<string, string>> {
   const calls = families.flatMap((family) =>
     (['tcp', 'udp'] as const).map(async (protocol) => {
-      const one = { protocol, client: strangers[family], to: to[family], port: ports[protocol] };
+      const one = { protocol, client: from[family], to: to[family], port: ports[protocol] };
       return [`${protocol} ${family}`, await call(stage, tools, place, one)] as const;
     }),
   );
   return Object.fromEntries(await Promise.all(calls));
 }
 
-const known = {
-  'tcp v4': strangers.v4,
-  'tcp v6': strangers.v6,
-  'udp v4': strangers.v4,
-  'udp v6': strangers.v6,
-};
+const peers = (stage: Stage, place: Namespace, to: Addresses) => callers(stage, place, strangers, to);
+
+/** What `callers` says where everybody is taken for these. */
+const everybody = ({ v4, v6 }: Addresses) => ({ 'tcp v4': v4, 'tcp v6': v6, 'udp v4': v4, 'udp v6': v6 });
+
+const known = everybody(strangers);
 
 async function containerWorld(stage: Stage): Promise<World> {
   const world = openRoutedWorld(stage);
@@ -282,21 +285,9 @@ test('a closed UDP port of this host refuses the caller', options, async (t) => 
 });
 
 /** Answers from the outside, by one who is who he says he is. */
-async function outside(
-  stage: Stage,
-  world: World,
-  to: Readonly<Record<FamilyName, string>>,
-): Promise<Record<string, string>> {
-  const calls = families.flatMap((family) =>
-    (['tcp', 'udp'] as const).map(async (protocol) => {
-      const one = { protocol, client: client[family], to: to[family], port: ports[protocol] };
-      return [`${protocol} ${family}`, await call(stage, tools, world.client, one)] as const;
-    }),
-  );
-  return Object.fromEntries(await Promise.all(calls));
-}
+const outside = (stage: Stage, world: World, to: Addresses) => callers(stage, world.client, client, to);
 
-const itself = { 'tcp v4': client.v4, 'tcp v6': client.v6, 'udp v4': client.v4, 'udp v6': client.v6 };
+const itself = everybody(client);
 
 function routeThrough(world: World): void {
   sysctl(world.host, { 'ipv4/ip_forward': 1, 'ipv6/conf/all/forwarding': 1 });
@@ -304,22 +295,9 @@ function routeThrough(world: World): void {
 }
 
 /** Whom the real client takes the container for. */
-async function callsOf(stage: Stage, world: World): Promise<Record<string, string>> {
-  const calls = families.flatMap((family) =>
-    (['tcp', 'udp'] as const).map(async (protocol) => {
-      const one = { protocol, client: container[family], to: client[family], port: ports[protocol] };
-      return [`${protocol} ${family}`, await call(stage, tools, world.container, one)] as const;
-    }),
-  );
-  return Object.fromEntries(await Promise.all(calls));
-}
+const callsOf = (stage: Stage, world: World) => callers(stage, world.container, container, client);
 
-const theContainer = {
-  'tcp v4': container.v4,
-  'tcp v6': container.v6,
-  'udp v4': container.v4,
-  'udp v6': container.v6,
-};
+const theContainer = everybody(container);
 
 test(
   "the container's other traffic is untouched: who is routed to it, and whom it calls",
